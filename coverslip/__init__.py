@@ -1,0 +1,1 @@
+"""Coverslip: whole-slide analysis for digital pathology."""

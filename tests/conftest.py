@@ -1,0 +1,28 @@
+"""What all tests share: where the real data lies, when it is there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+SHARED = ROOT.parent / "shared"
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of real slides and tiles beside the project; the test is skipped where it is absent."""
+    data = SHARED / "data"
+    if not data.is_dir():
+        pytest.skip("the folder ../shared/data with real slides is not here")
+    return data
+
+
+@pytest.fixture(scope="session")
+def shared_tools() -> Path:
+    """The folder with the slide composer; the test is skipped where it is absent."""
+    tools = SHARED / "tools"
+    if not tools.is_dir():
+        pytest.skip("the folder ../shared/tools is not here")
+    return tools
