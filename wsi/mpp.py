@@ -33,7 +33,8 @@ def resolve_mpp(subject: str, declared: Mpp | None, given: Mpp | None) -> Mpp:
     if not (low <= mpp.x <= high and low <= mpp.y <= high):
         raise SlideInformationError(
             subject,
-            f"{mpp.x:g} × {mpp.y:g} µm/px (from {mpp.source}) is implausible: cells are seen between {low:g} and {high:g}",
+            f"{mpp.x:g} × {mpp.y:g} µm/px (from {mpp.source}) is implausible: "
+            f"cells are looked at between {low:g} and {high:g}",
             GIVE_MPP,
         )
     return mpp

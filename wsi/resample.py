@@ -1,0 +1,61 @@
+"""From the pixels of one level to pixels of the resolution asked for."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from coverslip.wsi.geometry import Size
+from coverslip.wsi.pixels import Pixels
+
+Window = tuple[float, float, float, float]
+
+
+def resample(pixels: Pixels, window: Window, size: Size) -> Pixels:
+    """The part of `pixels` under `window`, at `size`.
+
+    `window`: left, top, right, bottom in pixels of the array, fractional, corners (0 is the outer edge of
+    the first pixel). Equal size and whole offsets copy; whole factors give the exact area mean (OpenCV's
+    INTER_AREA); anything else Pillow's Hamming filter over the fractional window, which is as sharp as the
+    area mean without its dislocations. A pixel is valid, or damaged, when most of what it is made of is.
+    """
+    if _is_whole(window):
+        left, top, right, bottom = (round(v) for v in window)
+        part = (slice(top, bottom), slice(left, right))
+        if (bottom - top, right - left) == size.shape:
+            return Pixels(pixels.rgb[part], pixels.valid[part], pixels.damaged[part])
+        if (bottom - top) % size.height == 0 and (right - left) % size.width == 0:
+            return reduce(Pixels(pixels.rgb[part], pixels.valid[part], pixels.damaged[part]), size)
+    rgb = np.asarray(
+        Image.fromarray(pixels.rgb).resize((size.width, size.height), Image.Resampling.HAMMING, window)
+    )
+    return Pixels(rgb, _most(pixels.valid, window, size), _most(pixels.damaged, window, size))
+
+
+def reduce(pixels: Pixels, size: Size) -> Pixels:
+    """Area mean of the whole array at `size`; exact when both factors are whole."""
+    shape = (size.width, size.height)
+    rgb = cv2.resize(np.ascontiguousarray(pixels.rgb), shape, interpolation=cv2.INTER_AREA)
+    return Pixels(
+        np.asarray(rgb, np.uint8), _reduce_mask(pixels.valid, shape), _reduce_mask(pixels.damaged, shape)
+    )
+
+
+def _reduce_mask(mask: NDArray[np.bool_], shape: tuple[int, int]) -> NDArray[np.bool_]:
+    if mask.all() or not mask.any():
+        return np.full((shape[1], shape[0]), mask.flat[0])
+    small = cv2.resize(mask.astype(np.uint8) * 255, shape, interpolation=cv2.INTER_AREA)
+    return np.asarray(small) >= 128
+
+
+def _most(mask: NDArray[np.bool_], window: Window, size: Size) -> NDArray[np.bool_]:
+    if mask.all() or not mask.any():
+        return np.full(size.shape, mask.flat[0])
+    image = Image.fromarray(mask.astype(np.uint8) * 255)
+    return np.asarray(image.resize((size.width, size.height), Image.Resampling.BILINEAR, window)) >= 128
+
+
+def _is_whole(window: Window) -> bool:
+    return all(abs(v - round(v)) < 1e-6 for v in window)
