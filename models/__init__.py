@@ -1,0 +1,1 @@
+"""What looks at pixels and says something: model packages, inference, nuclei, training."""

@@ -1,0 +1,1 @@
+"""What a laboratory asks for: workflows, the batch, results, reports, review, the command line."""
