@@ -238,8 +238,8 @@ def _icc(handle: OpenSlide) -> bytes | None:
 
 def _is_fluorescence(properties: dict[str, str]) -> bool:
     """Hamamatsu's shading data name the filter cube; an emission wavelength is one of fluorescence only."""
-    shading = (key for key in properties if key.startswith("hamamatsu.;NDP Shading Data"))
-    return any(re.search(r"EmissionWaveLength=[1-9]", key) for key in shading)
+    shading = (text for key, text in properties.items() if key.startswith("hamamatsu.;NDP Shading Data"))
+    return any(re.search(r"EmissionWaveLength=[1-9]", text) for text in shading)
 
 
 def _files(path: str, vendor: str, properties: dict[str, str], source: Source) -> tuple[str, ...]:
