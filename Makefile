@@ -1,0 +1,26 @@
+# make demo               set up on first use, then run a demonstration on generated slides
+# make demo SLIDES=folder the same on your own slides
+# make test               every check: style, types, import contracts, tests
+# make lint               the checks that do not run the code
+
+SETUP := .venv/.coverslip-setup
+
+.PHONY: help setup demo lint test
+
+help:
+	@sed -n 's/^# //p' Makefile
+
+setup: $(SETUP)
+
+$(SETUP): constraints.txt pyproject.toml tools/setup
+	@tools/setup
+
+demo: $(SETUP)
+	@.venv/bin/python tools/demo.py $(if $(SLIDES),"$(SLIDES)")
+
+lint: $(SETUP)
+	@tools/lint
+
+test: lint
+	@echo '== pytest'
+	@.venv/bin/pytest
