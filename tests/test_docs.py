@@ -1,0 +1,144 @@
+"""What the documents tell the reader to type works.
+
+README.md and docs/*.md are run from top to bottom, each in a folder of its own. Run are
+
+- ```console blocks: the lines that begin with `$ ` or `coverslip `; the others are output, not compared;
+- ```bash blocks: all of it, one script;
+- ```python blocks, with one set of names per document; of those that begin with `>>>` the output is
+  compared.
+
+`<!-- not run: the reason -->` on the line before a block leaves it out. The folder holds
+
+    slides/case-1.tiff   DAB-stained tissue, 1024 × 1024, 0.5 µm/px, 3 levels
+    slides/case-2.svs    the same mirrored, as an Aperio file at 0.25 µm/px, 40×, with label and macro
+    labels/case-1.png    classes of case-1 at level 0: 0 glass, 1 tissue, 2 DAB-positive
+    labels/case-2.png    the same for case-2
+    labels.csv           slide,label: one class per slide
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from documents import Block, blocks, run_document
+from numpy.typing import NDArray
+from PIL import Image
+from skimage.color import rgb2hed
+from slides import tissue, write_svs, write_tiff
+
+ROOT = Path(__file__).resolve().parents[1]
+DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def classes(rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """0 glass, 1 tissue, 2 DAB-positive; thresholds chosen by eye on the one image used here."""
+    found = (rgb.min(axis=2) < 230).astype(np.uint8)
+    found[rgb2hed(rgb)[..., 2] > 0.08] = 2
+    return found
+
+
+@pytest.fixture
+def desk(tmp_path, monkeypatch) -> Path:
+    """The folder in which a document is run, with the files that the documents name."""
+    for name in ("slides", "labels"):
+        (tmp_path / name).mkdir()
+    rgb = tissue()
+    write_tiff(tmp_path / "slides/case-1.tiff", rgb, 0.5, levels=3)
+    write_svs(tmp_path / "slides/case-2.svs", rgb[:, ::-1], 0.25, 40)
+    Image.fromarray(classes(rgb)).save(tmp_path / "labels/case-1.png")
+    Image.fromarray(classes(rgb[:, ::-1])).save(tmp_path / "labels/case-2.png")
+    (tmp_path / "labels.csv").write_text("slide,label\ncase-1,positive\ncase-2,positive\n")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_what_a_document_shows_works(path, desk):
+    run_document(path)
+
+
+def test_the_readme_shows_commands_and_python():
+    found = blocks((ROOT / "README.md").read_text())
+    assert {"console", "bash"} & {block.language for block in found if block.reason is None}
+    assert "python" in {block.language for block in found if block.reason is None}
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_what_is_not_run_has_a_reason(path):
+    assert [block.line for block in blocks(path.read_text()) if block.reason == ""] == []
+
+
+MARKDOWN = """# A
+
+```console
+$ echo one \\
+    two > said
+shown output
+coverslip --help
+```
+
+<!-- not run: needs a network -->
+```bash
+exit 1
+```
+
+<!-- not run: -->
+```python
+nothing
+```
+
+```text
+$ exit 1
+```
+"""
+
+
+def test_blocks_are_found_with_their_lines_and_reasons():
+    assert blocks(MARKDOWN) == [
+        Block("console", "$ echo one \\\n    two > said\nshown output\ncoverslip --help\n", 3, None),
+        Block("bash", "exit 1\n", 11, "needs a network"),
+        Block("python", "nothing\n", 16, ""),
+    ]
+
+
+def test_a_console_block_runs_its_commands_and_not_its_output():
+    assert blocks(MARKDOWN)[0].script == "echo one \\\n    two > said\ncoverslip --help"
+
+
+def test_blocks_share_folder_and_names(desk):
+    document = desk / "a.md"
+    document.write_text(
+        "```console\n$ echo 41 > figure\n```\n"
+        "```python\nfrom pathlib import Path\nfigure = int(Path('figure').read_text())\n```\n"
+        "```python\n>>> figure + 1\n42\n>>> more = figure\n```\n"
+        "```python\nPath('more').write_text(str(more))\n```\n"
+    )
+    run_document(document)
+    assert (desk / "more").read_text() == "41"
+
+
+@pytest.mark.parametrize(
+    "block",
+    [
+        "```console\n$ false | true\n```\n",
+        "```bash\nfalse\ntrue\n```\n",
+        "```python\nassert 1 == 2\n```\n",
+        "```python\n>>> 1 + 1\n3\n```\n",
+        "```console\nno prompt here\n```\n",
+    ],
+)
+def test_a_block_that_fails_fails_the_document(desk, block):
+    (desk / "a.md").write_text(block)
+    with pytest.raises(AssertionError):
+        run_document(desk / "a.md")
+
+
+def test_the_desk_is_laid_with_slides_that_have_both_classes(desk):
+    assert sorted(path.name for path in (desk / "slides").iterdir()) == ["case-1.tiff", "case-2.svs"]
+    labels = np.asarray(Image.open(desk / "labels/case-1.png"))
+    assert labels.shape == (1024, 1024)
+    assert np.bincount(labels.ravel(), minlength=3).min() > 10_000
