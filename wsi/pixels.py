@@ -62,6 +62,8 @@ def composite(raw: Raw, background: Rgb, *, sparse_by_design: bool) -> Pixels:
         return Pixels(raw.rgb, valid, np.zeros(shape, bool))
     corrupt = np.zeros(shape, bool) if raw.corrupt is None else raw.corrupt
     damaged = corrupt if sparse_by_design else ~valid
+    if not valid.any() and raw.alpha.max() == 0:
+        return Pixels(np.full((*shape, 3), background, np.uint8), valid, damaged)
     return Pixels(_blend(raw.rgb, raw.alpha, background), valid, damaged)
 
 

@@ -280,7 +280,10 @@ class Slide:
             Box(0, 0, ceil(stored.size.width / across), ceil(stored.size.height / down)), self.background
         )
         for box in _blocks(stored.size, across, down):
-            part = reduce(self.read(level, box), Size(box.width // across, box.height // down))
+            read = self.read(level, box)
+            if not (read.valid.any() or read.damaged.any()):
+                continue
+            part = reduce(read, Size(box.width // across, box.height // down))
             where = Box(box.x // across, box.y // down, box.width // across, box.height // down)
             at = where.within(Box(0, 0, whole.rgb.shape[1], whole.rgb.shape[0]))
             whole.rgb[at], whole.valid[at], whole.damaged[at] = part.rgb, part.valid, part.damaged

@@ -3,23 +3,94 @@
 from __future__ import annotations
 
 import os
+import struct
 from collections.abc import Sequence
+from dataclasses import dataclass
+from math import ceil
 
+import numpy as np
 import tifffile
+from numpy.typing import NDArray
+
+from coverslip.wsi.geometry import Size
+
+# What tifffile raises on an index that makes no sense, beside its own error.
+INDEX_ERRORS = (
+    tifffile.TiffFileError,
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    LookupError,
+    OSError,
+    RecursionError,
+    TypeError,
+    ValueError,
+    struct.error,
+)
 
 
-def missing_fraction(path: str) -> float | None:
-    """Share of the first image's stored tiles that were never written or lie past the end of the file.
+@dataclass(frozen=True, slots=True, eq=False)
+class StoredGrid:
+    """The tiles of one tiled image. `absent`: bool (rows, columns), never written or past the end."""
 
-    None when the index cannot be read as TIFF.
-    """
+    size: Size
+    tile: Size
+    absent: NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TiffIndex:
+    """`orientation`: TIFF 6.0 tag 274 of the first image, 1 when it states none."""
+
+    orientation: int
+    missing_fraction: float
+    grids: tuple[StoredGrid, ...]
+
+    def absent(self, size: Size, tile: Size | None) -> NDArray[np.bool_] | None:
+        """The absent tiles of the one image with that size and tile; None when none or several have it."""
+        found = [grid.absent for grid in self.grids if grid.size == size and grid.tile == tile]
+        return found[0] if len(found) == 1 else None
+
+
+def read_index(path: str) -> TiffIndex | None:
+    """None when the index cannot be read as TIFF."""
     try:
         with tifffile.TiffFile(path) as tif:
-            page = tif.pages[0]
-            offsets, counts = page.dataoffsets, page.databytecounts
-    except (tifffile.TiffFileError, ValueError, IndexError, KeyError, OSError):
+            pages = [page for page in tif.pages if isinstance(page, tifffile.TiffPage)]
+            end = os.path.getsize(path)
+            first = pages[0]
+            return TiffIndex(
+                orientation=orientation_of(first),
+                missing_fraction=absent_share(first.dataoffsets, first.databytecounts, end),
+                grids=tuple(_grid(page, end) for page in pages if page.is_tiled and page.planarconfig == 1),
+            )
+    except INDEX_ERRORS:
         return None
-    return absent_share(offsets, counts, os.path.getsize(path))
+
+
+def orientation_of(page: tifffile.TiffPage) -> int:
+    tag = page.tags.get(274)
+    return int(tag.value) if tag is not None else 1
+
+
+def _grid(page: tifffile.TiffPage, end: int) -> StoredGrid:
+    columns, rows = ceil(page.imagewidth / page.tilewidth), ceil(page.imagelength / page.tilelength)
+    absent = absent_tiles(page.dataoffsets, page.databytecounts, end)
+    return StoredGrid(
+        Size(page.imagewidth, page.imagelength),
+        Size(page.tilewidth, page.tilelength),
+        absent.reshape(rows, columns),
+    )
+
+
+def absent_tiles(offsets: Sequence[int], counts: Sequence[int], end: int) -> NDArray[np.bool_]:
+    """True for each (offset, byte count) pair that is zero or reaches past `end`; raises ValueError for
+    lists of different length."""
+    at, count = np.asarray(offsets, np.uint64), np.asarray(counts, np.uint64)
+    if at.shape != count.shape:
+        raise ValueError("offsets and byte counts differ in number")
+    stop = np.uint64(end)
+    return (at == 0) | (count == 0) | (at > stop) | (count > stop - np.minimum(at, stop))
 
 
 def absent_share(offsets: Sequence[int], counts: Sequence[int], end: int) -> float:
@@ -28,7 +99,4 @@ def absent_share(offsets: Sequence[int], counts: Sequence[int], end: int) -> flo
     >>> absent_share([8, 0, 90], [10, 0, 20], 100)
     0.6666666666666666
     """
-    if not offsets:
-        return 0.0
-    absent = sum(not at or not count or at + count > end for at, count in zip(offsets, counts, strict=True))
-    return absent / len(offsets)
+    return float(absent_tiles(offsets, counts, end).mean()) if len(offsets) else 0.0

@@ -19,7 +19,7 @@ from coverslip.wsi.geometry import Box, Mpp, Size
 from coverslip.wsi.levels import build_levels
 from coverslip.wsi.pixels import Raw, Rgb
 from coverslip.wsi.source import Source
-from coverslip.wsi.tiff_index import missing_fraction
+from coverslip.wsi.tiff_index import TiffIndex, read_index
 
 # Formats that store only what was scanned: a pixel they lack was never there.
 # https://openslide.org/formats/ ; Aperio's zero-length tiles are an encoder fault, not of this kind.
@@ -68,7 +68,14 @@ def open_reader(source: Source, z: int | None) -> OpenSlideReader:
         raise UnsupportedSlideError(
             source.path, "is an OME-TIFF, which OpenSlide does not know", "use tiffslide"
         )
-    return OpenSlideReader(entry, handle, source)
+    index = read_index(entry) if source.is_tiff else None
+    if index is not None and index.orientation != 1:
+        handle.close()
+        # It would turn each stored tile by itself and leave them in their places: a jumbled picture.
+        raise UnsupportedSlideError(
+            source.path, f"has TIFF orientation {index.orientation}, which OpenSlide jumbles", "use tiffslide"
+        )
+    return OpenSlideReader(entry, handle, source, index)
 
 
 def _refusal(source: Source, said: str) -> UnreadableSlideError | UnsupportedSlideError:
@@ -83,48 +90,52 @@ def _refusal(source: Source, said: str) -> UnreadableSlideError | UnsupportedSli
 
 
 class OpenSlideReader:
-    """One OpenSlide handle, and a second one for places where the file is corrupt.
+    """One OpenSlide handle for all threads, and a second one that only looks into damage.
 
-    An OpenSlide handle that met an error fails every later call, so it is replaced; the box is then read
-    along the stored tiles, and those that fail are remembered as corrupt.
+    A handle that met an error fails every later call of every thread, so it is replaced; threads that still
+    hold it keep it alive until they return. Which stored tile is corrupt is judged with a handle that one
+    thread uses at a time, since a shared one may fail through another thread's tile.
     """
 
     name = "openslide"
     version = f"{openslide.__version__} (libopenslide {openslide.__library_version__})"
     thread_safe = True
 
-    def __init__(self, path: str, handle: OpenSlide, source: Source):
+    def __init__(self, path: str, handle: OpenSlide, source: Source, index: TiffIndex | None):
         self._path, self._handle = path, handle
+        self._probe: OpenSlide | None = None
         self._corrupt: set[tuple[int, int, int]] = set()
-        self._repair = threading.Lock()
-        self.facts = _facts(path, handle, source)
+        self._swap, self._inspection = threading.Lock(), threading.Lock()
+        self.facts = _facts(path, handle, source, index)
+        self._absent = _absent(self.facts, index)
 
     def read(self, level: int, box: Box) -> Raw:
-        if not self._corrupt:
+        tiles = self._tiles(level, box)
+        absent = self._absent.get(level)
+        if absent is not None and all(absent[row, column] for column, row, _ in tiles):
+            return _nothing(box.size)
+        if not self._corrupt.intersection((level, column, row) for column, row, _ in tiles):
             handle = self._handle
             try:
-                return _raw(self._region(handle, level, box))
+                return _raw(_region(handle, level, box))
             except OpenSlideError:
                 self._replace(handle)
-        with self._repair:
-            return self._read_around(level, box)
-
-    def _region(self, handle: OpenSlide, level: int, box: Box) -> NDArray[np.uint8]:
-        """RGBA (height, width, 4). OpenSlide takes the corner in level-0 pixels, rounded."""
-        factor = handle.level_downsamples[level]
-        corner = round(box.x * factor), round(box.y * factor)
-        return np.asarray(handle.read_region(corner, level, (box.width, box.height)))
+        with self._inspection:
+            return self._read_around(level, box, tiles)
 
     def _replace(self, failed: OpenSlide) -> None:
-        with self._repair:
+        with self._swap:
             if self._handle is failed:
-                self._handle = OpenSlide(self._path)
+                self._handle = _open(self._path)
 
-    def _read_around(self, level: int, box: Box) -> Raw:
+    def _read_around(self, level: int, box: Box, tiles: list[tuple[int, int, Box]]) -> Raw:
         """Tile by tile, leaving out what cannot be decoded."""
         rgba = np.zeros((*box.size.shape, 4), np.uint8)
         corrupt = np.zeros(box.size.shape, bool)
-        for column, row, part in self._tiles(level, box):
+        absent = self._absent.get(level)
+        for column, row, part in tiles:
+            if absent is not None and absent[row, column]:
+                continue
             at = part.within(box)
             pixels = None if (level, column, row) in self._corrupt else self._try(level, part)
             if pixels is None:
@@ -136,10 +147,12 @@ class OpenSlideReader:
         return Raw(raw.rgb, raw.alpha, corrupt if corrupt.any() else None)
 
     def _try(self, level: int, box: Box) -> NDArray[np.uint8] | None:
+        if self._probe is None:
+            self._probe = _open(self._path)
         try:
-            return self._region(self._handle, level, box)
+            return _region(self._probe, level, box)
         except OpenSlideError:
-            self._handle = OpenSlide(self._path)
+            self._probe = None
             return None
 
     def _tiles(self, level: int, box: Box) -> list[tuple[int, int, Box]]:
@@ -162,6 +175,29 @@ class OpenSlideReader:
 
     def close(self) -> None:
         self._handle.close()
+        if self._probe is not None:
+            self._probe.close()
+
+
+def _open(path: str) -> OpenSlide:
+    """Open again what was open before."""
+    try:
+        return OpenSlide(path)
+    except (OpenSlideError, FileNotFoundError) as error:
+        raise UnreadableSlideError(
+            path, f"cannot be opened again ({error})", "keep it in its place"
+        ) from error
+
+
+def _region(handle: OpenSlide, level: int, box: Box) -> NDArray[np.uint8]:
+    """RGBA (height, width, 4). OpenSlide takes the corner in level-0 pixels, rounded."""
+    factor = handle.level_downsamples[level]
+    corner = round(box.x * factor), round(box.y * factor)
+    return np.asarray(handle.read_region(corner, level, (box.width, box.height)))
+
+
+def _nothing(size: Size) -> Raw:
+    return Raw(np.zeros((*size.shape, 3), np.uint8), np.zeros(size.shape, np.uint8))
 
 
 def _raw(rgba: NDArray[np.uint8]) -> Raw:
@@ -169,7 +205,20 @@ def _raw(rgba: NDArray[np.uint8]) -> Raw:
     return Raw(rgba[..., :3], None if alpha.min() == 255 else alpha)
 
 
-def _facts(path: str, handle: OpenSlide, source: Source) -> Facts:
+def _absent(facts: Facts, index: TiffIndex | None) -> dict[int, NDArray[np.bool_]]:
+    """Tiles of each level that hold no bytes and that OpenSlide leaves transparent.
+
+    In the formats whose tiles lie on a plain grid; of Aperio's only level 0, since OpenSlide fills a gap in
+    a coarser level from the finer one.
+    """
+    if index is None or facts.format not in {"aperio", "generic-tiff"}:
+        return {}
+    levels = facts.levels[:1] if facts.format == "aperio" else facts.levels
+    grids = {number: index.absent(level.size, level.tile) for number, level in enumerate(levels)}
+    return {number: grid for number, grid in grids.items() if grid is not None and grid.any()}
+
+
+def _facts(path: str, handle: OpenSlide, source: Source, index: TiffIndex | None) -> Facts:
     properties = dict(handle.properties)
     vendor = properties.get("openslide.vendor", "unknown")
     sizes = [Size(*dimensions) for dimensions in handle.level_dimensions]
@@ -186,7 +235,7 @@ def _facts(path: str, handle: OpenSlide, source: Source) -> Facts:
         kind="fluorescence" if _is_fluorescence(properties) else "brightfield",
         associated=tuple(handle.associated_images),
         sparse_by_design=vendor in SPARSE_FORMATS or dicom_sparse,
-        missing_fraction=missing_fraction(path) if source.is_tiff else None,
+        missing_fraction=None if index is None else index.missing_fraction,
         files=_files(path, vendor, properties, source),
         properties=MappingProxyType(properties),
     )
