@@ -1,0 +1,198 @@
+"""What `model.json` says: every fact about a model that somebody must know before trusting it.
+
+The records are frozen, refuse keys they do not know, and hold no path: the weights lie beside the document
+under one fixed name.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
+
+from coverslip.ruo import RUO
+
+SCHEMA_NAME = "coverslip.model"
+SCHEMA_VERSION = 1
+
+Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=4000)]
+Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,99}$")]
+# No colon and no slash: timm would read "hf-hub:…" and "local-dir:…" as places to load from.
+NetworkName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_]{0,99}$")]
+Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+Share = Annotated[float, Field(ge=0, le=1)]
+Count = Annotated[int, Field(ge=0)]
+Rgb01 = tuple[Share, Share, Share]
+Positive3 = tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]]
+Channels = Annotated[tuple[float, ...], Field(min_length=1, max_length=65536)]
+
+
+class Record(BaseModel):
+    """Frozen, no unknown keys, no NaN or infinity."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class TileFit(Record):
+    """The tile the model wants: `size` px square at `mpp` µm/px, up to `tolerance` × mpp off either way."""
+
+    size: int = Field(ge=16, le=4096)
+    mpp: float = Field(gt=0, le=100)
+    tolerance: Share
+
+
+class Normalisation(Record):
+    """(x / 255 − mean) / std, per channel R, G, B."""
+
+    mean: Rgb01
+    std: Positive3
+
+
+class NetworkArguments(Record):
+    """The arguments of `timm.create_model` a package may set; none of them can name a file or an address."""
+
+    img_size: int | None = Field(default=None, ge=16, le=4096)
+    patch_size: int | None = Field(default=None, ge=1, le=256)
+    init_values: float | None = None
+    dynamic_img_size: bool | None = None
+    global_pool: Literal["avg", "max", "avgmax", "token", "map"] | None = None
+    drop_rate: Share | None = None
+    drop_path_rate: Share | None = None
+
+
+class Architecture(Record):
+    """A network of timm, by name."""
+
+    library: Literal["timm"] = "timm"
+    name: NetworkName
+    arguments: NetworkArguments = NetworkArguments()
+
+
+class Parts(Record):
+    """Tiles in each part of the split."""
+
+    train: Count
+    validation: Count
+    test: Count
+
+
+class Training(Record):
+    """What the model learnt from. `labels_sha256`: of the labels file; `initialisation`: start weights."""
+
+    data: Text
+    tiles: Count
+    groups: Count
+    parts: Parts
+    labels_sha256: Sha256
+    initialisation: Text
+    seed: int
+    epochs: Count
+
+
+class ClassAccuracy(Record):
+    """Share of the `n` tiles of one class that were called so (recall); None where n is 0."""
+
+    name: Text
+    n: Count
+    accuracy: Share | None
+
+
+class Metrics(Record):
+    """Figures on tiles kept out of every choice.
+
+    `confusion`: rows are the true class, columns the called one, in the order of `classes`.
+    `interval`: bootstrap percentile interval of `balanced_accuracy` at `level`, resampling groups.
+    """
+
+    data: Text
+    classes: tuple[ClassAccuracy, ...] = Field(min_length=2)
+    n: Count
+    groups: Count
+    balanced_accuracy: Share
+    interval: tuple[Share, Share]
+    level: Share
+    resamples: Count
+    confusion: tuple[tuple[Count, ...], ...]
+
+    @model_validator(mode="after")
+    def _confusion_is_square(self) -> Metrics:
+        k = len(self.classes)
+        if len(self.confusion) != k or any(len(row) != k for row in self.confusion):
+            raise ValueError(f"confusion must be {k} × {k}, as there are {k} classes")
+        return self
+
+
+class Calibration(Record):
+    """Probabilities are softmax(logits / temperature); fitted on `n` tiles of the validation part."""
+
+    temperature: float = Field(gt=0)
+    fitted_on: Literal["validation"] = "validation"
+    n: Count
+
+
+class OutOfDistribution(Record):
+    """Where the features before the classifier lay in training: mean and standard deviation of each.
+
+    A tile's distance is the root mean square of its standardised features. `limit` is the `quantile` of
+    that distance over the validation part: by construction 1 − quantile of tiles like these lie beyond.
+    """
+
+    mean: Channels
+    std: Channels
+    limit: float = Field(gt=0)
+    quantile: Share
+
+    @model_validator(mode="after")
+    def _same_length(self) -> OutOfDistribution:
+        if len(self.mean) != len(self.std) or min(self.std) <= 0:
+            raise ValueError("mean and std must have the same length, and every std be above 0")
+        return self
+
+
+class Stated(Record):
+    """What the maker of a model says of it, before anything is computed."""
+
+    name: Name
+    version: Name
+    tile: TileFit
+    stain: Text | None
+    architecture: Architecture
+    licence: Text
+    intended_use: Text
+
+
+class ModelDocument(Stated):
+    """The content of `model.json`. None in an optional field means "not known" or "not measured"."""
+
+    schema_name: Literal["coverslip.model"] = SCHEMA_NAME
+    schema_version: Literal[1] = SCHEMA_VERSION
+    task: Literal["tile-classification"] = "tile-classification"
+    classes: tuple[Text, ...] = Field(min_length=2, max_length=10000)
+    normalisation: Normalisation
+    research_use: str = RUO
+    training: Training | None
+    metrics: Metrics | None
+    calibration: Calibration | None
+    out_of_distribution: OutOfDistribution | None
+    weights_sha256: Sha256
+    created_with: dict[Name, Text]
+
+    @field_validator("research_use")
+    @classmethod
+    def _says_research_use(cls, sentence: str) -> str:
+        if sentence != RUO:
+            raise ValueError(f"must read: {RUO}")
+        return sentence
+
+    @field_validator("classes")
+    @classmethod
+    def _classes_differ(cls, classes: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(classes)) != len(classes):
+            raise ValueError("names a class twice")
+        return classes
+
+    @model_validator(mode="after")
+    def _metrics_name_the_classes(self) -> ModelDocument:
+        if self.metrics and tuple(entry.name for entry in self.metrics.classes) != self.classes:
+            raise ValueError("metrics.classes are not the model's classes in their order")
+        return self

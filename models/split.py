@@ -1,0 +1,105 @@
+"""Training, validation and test parts that never share a group."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from coverslip.errors import RequestError
+
+PARTS = ("train", "validation", "test")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Split:
+    """Row numbers of each part, ascending; every row is in exactly one."""
+
+    train: NDArray[np.intp]
+    validation: NDArray[np.intp]
+    test: NDArray[np.intp]
+
+
+def split_groups(
+    labels: NDArray[np.integer],
+    groups: NDArray[np.integer],
+    shares: tuple[float, float, float] = (0.7, 0.15, 0.15),
+    seed: int = 0,
+    classes: tuple[str, ...] | None = None,
+) -> Split:
+    """Cut rows into train, validation and test; whole groups only, classes as evenly as groups allow.
+
+    `labels`: class number of each row, (n,); `groups`: group number of each row, (n,); `shares`: of train,
+    validation and test, each above 0. Every class first gets one group in each part, small groups in test
+    and validation; then groups go, largest first, where they bring the class counts nearest to the shares.
+    Ties follow an order drawn with `seed`, so the same arguments give the same parts. `classes`: their names,
+    for the message.
+
+    >>> parts = split_groups(np.array([0, 0, 0, 1, 1, 1]), np.arange(6))
+    >>> sorted(np.concatenate([parts.train, parts.validation, parts.test]).tolist())
+    [0, 1, 2, 3, 4, 5]
+
+    Raises RequestError when a class cannot be in every part.
+    """
+    if abs(sum(shares) - 1) > 1e-6 or min(shares) <= 0:
+        raise RequestError(f"shares {shares}", "do not make a split", "give three above 0 that sum to 1")
+    counts, rows_group = _count(labels, groups)
+    order = np.random.default_rng(seed).permutation(len(counts))
+    order = order[np.argsort(-counts[order].sum(axis=1), kind="stable")]
+    part = _reserve(counts, order)
+    _fill(counts, order, part, np.asarray(shares))
+    _check(counts, part, classes or tuple(map(str, range(counts.shape[1]))))
+    rows = part[rows_group]
+    return Split(*(np.flatnonzero(rows == number) for number in range(len(PARTS))))
+
+
+def _count(
+    labels: NDArray[np.integer], groups: NDArray[np.integer]
+) -> tuple[NDArray[np.int64], NDArray[np.intp]]:
+    """Rows per (group, class), and the position of each row's group in it."""
+    names, where = np.unique(groups, return_inverse=True)
+    counts = np.zeros((len(names), int(labels.max()) + 1), np.int64)
+    np.add.at(counts, (where, labels), 1)
+    return counts, where
+
+
+def _reserve(counts: NDArray[np.int64], order: NDArray[np.intp]) -> NDArray[np.intp]:
+    """One group of each class for each part, rarest class first; −1 marks groups still free."""
+    part = np.full(len(counts), -1, np.intp)
+    for label in np.argsort((counts > 0).sum(axis=0), kind="stable"):
+        holders = [group for group in order[::-1] if counts[group, label]]
+        for number in (2, 1, 0):
+            if any(part[group] == number for group in holders):
+                continue
+            free = [group for group in holders if part[group] < 0]
+            if free:
+                part[free[0]] = number
+    return part
+
+
+def _fill(
+    counts: NDArray[np.int64], order: NDArray[np.intp], part: NDArray[np.intp], shares: NDArray[np.float64]
+) -> None:
+    """Give each free group to the part where it lowers the summed squared error of the class shares most."""
+    total = np.maximum(counts.sum(axis=0), 1)
+    missing = shares[:, None] * np.ones(counts.shape[1])
+    for number in range(len(PARTS)):
+        missing[number] -= counts[part == number].sum(axis=0) / total
+    for group in order[part[order] < 0]:
+        share = counts[group] / total
+        gain = (missing**2).sum(axis=1) - ((missing - share) ** 2).sum(axis=1)
+        part[group] = int(np.argmax(gain))
+        missing[part[group]] -= share
+
+
+def _check(counts: NDArray[np.int64], part: NDArray[np.intp], classes: tuple[str, ...]) -> None:
+    for number, name in enumerate(PARTS):
+        absent = np.flatnonzero(counts[part == number].sum(axis=0) == 0)
+        absent = [classes[label] for label in absent if counts[:, label].any()]
+        if absent:
+            raise RequestError(
+                "the labels",
+                f"leave no group of the class {' and '.join(absent)} for the {name} part",
+                "give at least three groups (files, slides or patients) of every class, better thirty",
+            )
