@@ -73,10 +73,10 @@ class TrainingSettings:
     group_column: str = "group"
     architecture: str = "resnet10t"
     pretrained: bool = True
-    epochs: int = 40
-    patience: int = 15
-    batch: int = 32
-    learning_rate: float = 2e-3
+    epochs: int = 20
+    patience: int = 8
+    batch: int = 16
+    learning_rate: float = 1e-3
     weight_decay: float = 0.05
     label_smoothing: float = 0.1  # Szegedy 2016, CVPR
     shares: tuple[float, float, float] = (0.7, 0.15, 0.15)

@@ -35,7 +35,7 @@ def _network(name: str = "test_resnet"):
     with torch.random.fork_rng():
         torch.manual_seed(1)
         network = build_network(Architecture(name=name), 3)
-        network.get_classifier().weight.data.mul_(20)
+        list(network.parameters())[-2].data.mul_(20)
         for seed in range(5):
             features_and_logits(network.train(), normalise(torch.from_numpy(_tiles(16, seed)), NORMALISATION))
     return network.eval()
@@ -156,7 +156,8 @@ def test_run_is_lazy_and_keeps_order(engine):
 
 def test_no_more_tiles_than_the_batch_are_float_at_once(package):
     engine, seen = Engine(package, device="cpu", batch=4), []
-    engine._network.conv1.register_forward_pre_hook(lambda module, given: seen.append(len(given[0])))
+    first = next(layer for layer in engine._network.modules() if isinstance(layer, torch.nn.Conv2d))
+    first.register_forward_pre_hook(lambda module, given: seen.append(len(given[0])))
     engine.predict(_tiles(10))
     assert seen == [4, 4, 2]
 

@@ -6,6 +6,7 @@ import hashlib
 import json
 import subprocess
 import sys
+from typing import Any
 
 import numpy as np
 import pytest
@@ -40,8 +41,8 @@ def _metrics(classes: tuple[str, ...] = ("benign", "malignant")) -> Metrics:
     )
 
 
-def _document(**changes: object) -> ModelDocument:
-    fields: dict = {
+def _document(**changes: Any) -> ModelDocument:
+    fields: dict[str, Any] = {
         "name": "demo",
         "version": "1.0",
         "classes": ("benign", "malignant"),
