@@ -37,6 +37,9 @@ def resample(pixels: Pixels, window: Window, size: Size) -> Pixels:
 def reduce(pixels: Pixels, size: Size) -> Pixels:
     """Area mean of the whole array at `size`; exact when both factors are whole."""
     shape = (size.width, size.height)
+    if not pixels.valid.any():  # one colour: nothing to average, and most of a cut-off slide is so
+        rgb = np.full((*size.shape, 3), pixels.rgb[0, 0], np.uint8)
+        return Pixels(rgb, np.zeros(size.shape, bool), _reduce_mask(pixels.damaged, shape))
     rgb = cv2.resize(np.ascontiguousarray(pixels.rgb), shape, interpolation=cv2.INTER_AREA)
     return Pixels(
         np.asarray(rgb, np.uint8), _reduce_mask(pixels.valid, shape), _reduce_mask(pixels.damaged, shape)

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from coverslip.errors import NotBrightfieldError, RequestError, UnreadableSlideError, UnsupportedSlideError
 from coverslip.wsi.digest import file_sha256, files_sha256, remote_digest
 from coverslip.wsi.facts import Facts, Reader
+from coverslip.wsi.foreign import unread
 from coverslip.wsi.geometry import Box, Field, Level, Mpp, Size
 from coverslip.wsi.levels import level_for
 from coverslip.wsi.mpp import parse_mpp, resolve_mpp
@@ -28,6 +29,8 @@ from coverslip.wsi.source import Source, locate
 
 # Pixels read at once for overviews: 2048² × (3 + 2 masks) is 20 MB, whatever the slide's size.
 OVERVIEW_BLOCK = 2048
+# No scanner's image has more pixels a side than some 300,000; an index may claim any number.
+LARGEST_SIDE = 1 << 22
 # One read may not ask for more than this many pixels: a box is a request, not a promise of memory.
 LARGEST_READ = 1 << 28
 
@@ -89,11 +92,7 @@ def _open(ref: SlideRef) -> Slide:
             refusals.append(refusal)
     if refusals:
         raise refusals[0]
-    raise UnreadableSlideError(
-        ref.path,
-        "is not a slide that any reader knows",
-        "check that it is whole; otherwise convert it to OME-TIFF, for example with QuPath or bfconvert",
-    )
+    raise unread(source)
 
 
 class Slide:
@@ -103,6 +102,12 @@ class Slide:
     """
 
     def __init__(self, reader: Reader, ref: SlideRef, source: Source):
+        size = reader.facts.levels[0].size
+        if max(size.width, size.height) > LARGEST_SIDE:
+            reader.close()
+            raise UnreadableSlideError(
+                ref.path, f"says it is {size.width}×{size.height} pixels", "copy it again from the scanner"
+            )
         self._reader, self._ref, self._source = reader, ref, source
         self._lock = nullcontext() if reader.thread_safe else threading.Lock()
 
@@ -280,10 +285,7 @@ class Slide:
             Box(0, 0, ceil(stored.size.width / across), ceil(stored.size.height / down)), self.background
         )
         for box in _blocks(stored.size, across, down):
-            read = self.read(level, box)
-            if not (read.valid.any() or read.damaged.any()):
-                continue
-            part = reduce(read, Size(box.width // across, box.height // down))
+            part = reduce(self.read(level, box), Size(box.width // across, box.height // down))
             where = Box(box.x // across, box.y // down, box.width // across, box.height // down)
             at = where.within(Box(0, 0, whole.rgb.shape[1], whole.rgb.shape[0]))
             whole.rgb[at], whole.valid[at], whole.damaged[at] = part.rgb, part.valid, part.damaged

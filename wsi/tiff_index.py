@@ -13,6 +13,7 @@ import tifffile
 from numpy.typing import NDArray
 
 from coverslip.wsi.geometry import Size
+from coverslip.wsi.tiff_colour import has_alpha
 
 # What tifffile raises on an index that makes no sense, beside its own error.
 INDEX_ERRORS = (
@@ -40,9 +41,10 @@ class StoredGrid:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TiffIndex:
-    """`orientation`: TIFF 6.0 tag 274 of the first image, 1 when it states none."""
+    """Of the first image: `orientation` (TIFF 6.0 tag 274; 1 when it states none), and `has_alpha`."""
 
     orientation: int
+    has_alpha: bool
     missing_fraction: float
     grids: tuple[StoredGrid, ...]
 
@@ -61,6 +63,7 @@ def read_index(path: str) -> TiffIndex | None:
             first = pages[0]
             return TiffIndex(
                 orientation=orientation_of(first),
+                has_alpha=has_alpha(first),
                 missing_fraction=absent_share(first.dataoffsets, first.databytecounts, end),
                 grids=tuple(_grid(page, end) for page in pages if page.is_tiled and page.planarconfig == 1),
             )

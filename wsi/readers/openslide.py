@@ -224,6 +224,7 @@ def _facts(path: str, handle: OpenSlide, source: Source, index: TiffIndex | None
     sizes = [Size(*dimensions) for dimensions in handle.level_dimensions]
     tiles = [_tile(properties, n) for n in range(len(sizes))]
     dicom_sparse = properties.get("dicom.DimensionOrganizationType") == "TILED_SPARSE"
+    has_alpha = index is not None and index.has_alpha  # declared transparent is no damage
     return Facts(
         format=vendor,
         levels=build_levels(sizes, tiles),
@@ -234,7 +235,7 @@ def _facts(path: str, handle: OpenSlide, source: Source, index: TiffIndex | None
         icc=_icc(handle),
         kind="fluorescence" if _is_fluorescence(properties) else "brightfield",
         associated=tuple(handle.associated_images),
-        sparse_by_design=vendor in SPARSE_FORMATS or dicom_sparse,
+        sparse_by_design=vendor in SPARSE_FORMATS or dicom_sparse or has_alpha,
         missing_fraction=None if index is None else index.missing_fraction,
         files=_files(path, vendor, properties, source),
         properties=MappingProxyType(properties),
