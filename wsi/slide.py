@@ -91,7 +91,7 @@ def _open(ref: SlideRef) -> Slide:
         except UnsupportedSlideError as refusal:
             refusals.append(refusal)
     if refusals:
-        raise refusals[0]
+        raise refusals[-1]  # the later readers are the more particular ones
     raise unread(source)
 
 
