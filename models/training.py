@@ -74,7 +74,7 @@ class TrainingSettings:
     architecture: str = "resnet10t"
     pretrained: bool = True
     epochs: int = 20
-    patience: int = 8
+    patience: int = 12  # one-cycle settles in its last third: stopping before it would keep a rough state
     batch: int = 16
     learning_rate: float = 1e-3
     weight_decay: float = 0.05
