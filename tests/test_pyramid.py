@@ -268,6 +268,18 @@ def test_damage_is_counted_and_written_down(tmp_path: Path):
     assert attributes(tmp_path / "s.ome.zarr")["coverslip"]["damaged_pixels"] == [2 * 64 * 64, 0, 0]
 
 
+def test_a_flipped_bit_is_damage_and_not_another_pixel(tmp_path: Path, slide_path: Path):
+    out = tmp_path / "s.ome.zarr"
+    with open_slide(slide_path) as slide:
+        convert(slide, out, SMALL)
+    shard = out / "0/c/0/0/0"
+    stored = bytearray(shard.read_bytes())
+    stored[len(stored) // 2] ^= 1
+    shard.write_bytes(bytes(stored))
+    with open_slide(out) as copy:
+        assert copy.read(0, Box(0, 0, 128, 128)).damaged.sum() == 64 * 64
+
+
 def test_progress_counts_to_the_end(tmp_path: Path, slide_path: Path):
     seen: list[tuple[int, int]] = []
     with open_slide(slide_path) as slide:

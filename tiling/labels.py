@@ -17,18 +17,17 @@ from typing import Any
 import numpy as np
 import zarr
 from numpy.typing import NDArray
-from zarr.codecs import ZstdCodec
 
 from coverslip.errors import RequestError, SlideInformationError, StoreIncompleteError
 from coverslip.ruo import RUO
 from coverslip.tiling.ome_zarr import (
-    ZSTD_LEVEL,
     StorePath,
     create_v2,
     dataset,
     open_array,
     space_axes,
     versioned,
+    zstd,
 )
 from coverslip.tiling.pyramid import Ngff, halved, shards
 from coverslip.wsi.geometry import Box, Size
@@ -254,7 +253,7 @@ def _create_array(
         dtype=dtype.name,
         chunks=chunk,
         shards=(settings.shard, settings.shard),
-        compressors=[ZstdCodec(level=ZSTD_LEVEL)],
+        compressors=[zstd()],
         fill_value=0,
         dimension_names=("y", "x"),
         config={"write_empty_chunks": False},

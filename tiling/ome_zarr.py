@@ -177,11 +177,16 @@ def create_array(
         chunks=chunk,
         shards=(3, settings.shard, settings.shard),
         filters=[TransposeCodec(order=(1, 2, 0))],
-        compressors=[ZstdCodec(level=ZSTD_LEVEL)],
+        compressors=[zstd()],
         fill_value=fill_value,
         dimension_names=AXES,
         config={"write_empty_chunks": False},
     )
+
+
+def zstd() -> ZstdCodec:
+    """With zstd's own checksum, so that a flipped bit is an error and not another pixel."""
+    return ZstdCodec(level=ZSTD_LEVEL, checksum=True)
 
 
 def create_v2(

@@ -20,9 +20,12 @@ from typing import Any
 import numpy as np
 import zarr
 from numpy.typing import NDArray
+from zarr.abc.store import ByteRequest, Store
 from zarr.buffer.cpu import NDBuffer
 from zarr.codecs import ShardingCodec
+from zarr.core.buffer import Buffer, BufferPrototype
 from zarr.core.metadata import ArrayV2Metadata
+from zarr.storage import FsspecStore, LocalStore, WrapperStore
 
 from coverslip.errors import NotBrightfieldError, RequestError, UnreadableSlideError, UnsupportedSlideError
 from coverslip.wsi.digest import files_below
@@ -228,11 +231,29 @@ def _parts(box: Box, tile: Size) -> Iterator[Box]:
                 yield part
 
 
+class _Whole(WrapperStore[Store]):
+    """A chunk of no bytes is a broken copy; zarr would take it for one that was left out on purpose."""
+
+    async def get(
+        self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None
+    ) -> Buffer | None:
+        value = await self._store.get(key, prototype, byte_range)
+        if value is not None and not len(value):
+            raise ValueError(f"{key} is empty")
+        return value
+
+
+def _store(source: Source) -> Store:
+    if source.is_url:
+        return _Whole(FsspecStore.from_url(source.path, read_only=True))
+    return _Whole(LocalStore(source.path, read_only=True))
+
+
 def _open_group(source: Source, path: str) -> zarr.Group:
     """A group of the store. Consolidated metadata are a copy that may be stale, and are not read."""
     _check_metadata_size(source, path)
     try:
-        return zarr.open_group(source.path, path=path, mode="r", use_consolidated=False)
+        return zarr.open_group(_store(source), path=path, mode="r", use_consolidated=False)
     except METADATA_ERRORS as error:
         raise _not_opened(source.path, error) from error
 
