@@ -166,9 +166,11 @@ class OpenSlideReader:
         return found
 
     def read_associated(self, name: str) -> NDArray[np.uint8]:
+        handle = self._handle
         try:
-            return np.asarray(self._handle.associated_images[name].convert("RGB"))
+            return np.asarray(handle.associated_images[name].convert("RGB"))
         except OpenSlideError as error:
+            self._replace(handle)
             raise UnreadableSlideError(
                 self._path, f"its image {name!r} is corrupt ({error})", "leave it out"
             ) from error
