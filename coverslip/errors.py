@@ -47,13 +47,9 @@ class SlideError(CoverslipError):
 class UnreadableSlideError(SlideError, OSError):
     """The file is not a slide, is cut off, or cannot be decoded at all."""
 
-    __str__ = CoverslipError.__str__
-
 
 class UnsupportedSlideError(SlideError, ValueError):
     """The file is whole and its format known, but no reader here opens it."""
-
-    __str__ = CoverslipError.__str__
 
 
 class DamagedSlideError(SlideError, ValueError):
@@ -61,8 +57,6 @@ class DamagedSlideError(SlideError, ValueError):
 
     `fraction` is the damaged share of the area that was looked at, 0 to 1.
     """
-
-    __str__ = CoverslipError.__str__
 
     def __init__(self, subject: str, problem: str, remedy: str, fraction: float):
         CoverslipError.__init__(self, subject, problem, remedy)
@@ -75,13 +69,9 @@ class DamagedSlideError(SlideError, ValueError):
 class SlideInformationError(SlideError, ValueError):
     """The file lacks something the request needs (mostly µm/px), or what it says is implausible."""
 
-    __str__ = CoverslipError.__str__
-
 
 class NotBrightfieldError(SlideError, ValueError):
     """Fluorescence or several channels, where an RGB image of stained tissue on glass is needed."""
-
-    __str__ = CoverslipError.__str__
 
 
 class ModelError(CoverslipError):
@@ -91,13 +81,9 @@ class ModelError(CoverslipError):
 class ModelUnavailableError(ModelError, LookupError):
     """The model is not there, is incomplete, altered, or may not be loaded."""
 
-    __str__ = CoverslipError.__str__
-
 
 class ModelMismatchError(ModelError, ValueError):
     """The model exists but is not made for this slide or workflow."""
-
-    __str__ = CoverslipError.__str__
 
 
 class StoreError(CoverslipError):
@@ -107,22 +93,14 @@ class StoreError(CoverslipError):
 class StoreIncompleteError(StoreError, OSError):
     """A part of the results is missing or half-written."""
 
-    __str__ = CoverslipError.__str__
-
 
 class StoreVersionError(StoreError, ValueError):
     """The results were written by a version whose schema this one does not read."""
-
-    __str__ = CoverslipError.__str__
 
 
 class MissingExtraError(CoverslipError, ImportError):
     """An optional part is not installed; `remedy` is the command that installs it."""
 
-    __str__ = CoverslipError.__str__
-
 
 class RequestError(CoverslipError, ValueError):
     """The request makes no sense as it stands; `remedy` names what does."""
-
-    __str__ = CoverslipError.__str__

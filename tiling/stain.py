@@ -160,6 +160,24 @@ def estimate_background(rgb: NDArray[np.uint8], valid: NDArray[np.bool_]) -> Rgb
     return red, green, blue
 
 
+# Fainter pixels have no colour to speak of.
+COLOURED_DENSITY = 0.15
+
+
+def residual_share(rgb: NDArray[np.uint8], chosen: NDArray[np.bool_], vectors: StainVectors) -> float | None:
+    """How far the colours lie off the plane of both stains: the median of residual amount ÷ density, −1 to 1.
+
+    `rgb` uint8 (h, w, 3), `chosen` bool (h, w). With H-DAB vectors below 0 is the pink side, where eosin
+    lies, above 0 the green. None when no chosen pixel has a colour.
+    """
+    pixels = rgb[chosen][None]
+    density = np.linalg.norm(optical_density(pixels, vectors.background), axis=2)
+    coloured = density > COLOURED_DENSITY
+    if not coloured.any():
+        return None
+    return float(np.median(separate(pixels, vectors)[..., 2][coloured] / density[coloured]))
+
+
 @dataclass(frozen=True, slots=True)
 class StainEstimate:
     """Vectors to use. `reason` says why they are the defaults; None when they were estimated."""

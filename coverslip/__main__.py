@@ -1,0 +1,5 @@
+"""`python -m coverslip`: the command line, where its script is not on the path."""
+
+from coverslip.workflows.cli import main
+
+main()

@@ -1,0 +1,159 @@
+"""What empty glass looks like on one slide: its colour, how it fades over the field, how noisy it is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+# Stained tissue absorbs green more than the mean of red and blue (haematoxylin [0.65, 0.70, 0.29], eosin
+# [0.07, 0.99, 0.11], MGG purple); a lamp's tint or a fading white balance does not. Tinted glass of our
+# smears and scanners stays below 0.015 (log10 optical density), the palest all-tissue H&E tiles above 0.06.
+GREEN_DEFICIT = 0.03
+# Strongest tint of glass met: CellaVision smears (252, 225, 195), red against blue 0.11.
+TINT = 0.16
+# Glass of the darkest exposed field met (photographed LBC): mean 143 of 255.
+DARKEST = 90
+# A peak of glass holds at least this share of the pixels.
+SMALLEST_SHARE = 0.005
+# Furthest the fitted glass may depart from its mode: vignetting of cameras on microscopes reaches 0.1.
+LARGEST_FADE = 0.12
+# Side of the small picture to which the fade is fitted.
+FIT_SIDE = 128
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Glass:
+    """Empty glass of one image, as log10 optical density against 255.
+
+    `density`: float32 (3,), red, green, blue of the mode. `fade`: float32 (h, w, 3), what to add to it per
+    pixel; None when even. `noise`: standard deviation of one channel among glass pixels. `found`: False
+    when the image holds no glass and `density` is that of the lamp, guessed from the palest pixels.
+    """
+
+    density: NDArray[np.float32]
+    fade: NDArray[np.float32] | None
+    noise: float
+    found: bool
+
+    @property
+    def rgb(self) -> tuple[int, int, int]:
+        r, g, b = (round(255 * 10 ** -float(d)) for d in self.density)
+        return r, g, b
+
+
+def optical_density(rgb: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """−log10(max(v, 1) / 255) per channel: float32, same shape."""
+    table = -np.log10(np.maximum(np.arange(256), 1) / 255).astype(np.float32)
+    return table[rgb]
+
+
+def estimate_glass(rgb: NDArray[np.uint8], valid: NDArray[np.bool_]) -> Glass:
+    """Colour, fade and noise of the glass in an RGB image, uint8 (h, w, 3).
+
+    The glass is the brightest frequent colour that no stain explains; white that a program filled in
+    (exactly 255) counts only when nothing else does. `valid`: bool (h, w), pixels to look at.
+    """
+    density = optical_density(rgb)
+    usable = valid & _glass_like(rgb, density)
+    filled = (rgb == 255).all(axis=2)
+    mode = _mode(rgb, usable & ~filled, int(valid.sum()))
+    if mode is None:
+        mode = _mode(rgb, usable, int(valid.sum()))
+    if mode is None:
+        return Glass(_lamp(rgb, valid), None, 0.0, found=False)
+    near = usable & (np.abs(rgb.mean(axis=2) - mode) <= 4)
+    colour = np.median(density[near], axis=0).astype(np.float32)
+    noise = _noise(density, usable & ~filled, colour)
+    fade = _fit_fade(density, usable & ~filled, colour, noise)
+    if fade is not None:
+        noise = _noise(density - fade, usable & ~filled, colour)
+    return Glass(colour, fade, noise, found=True)
+
+
+def darkening(rgb: NDArray[np.uint8], glass: Glass) -> NDArray[np.float32]:
+    """Optical density above that of the glass, of the channel that absorbs most: float32 (h, w)."""
+    density = optical_density(rgb) - glass.density
+    if glass.fade is not None:
+        density = density - glass.fade
+    return density.max(axis=2)
+
+
+def _glass_like(rgb: NDArray[np.uint8], density: NDArray[np.float32]) -> NDArray[np.bool_]:
+    red, green, blue = (density[..., channel] for channel in range(3))
+    untinted = density.max(axis=2) - density.min(axis=2) <= TINT
+    return (green - (red + blue) / 2 <= GREEN_DEFICIT) & untinted & (rgb.mean(axis=2) >= DARKEST)
+
+
+def _mode(rgb: NDArray[np.uint8], usable: NDArray[np.bool_], total: int) -> float | None:
+    """Brightness (0 to 255) of the brightest peak worth the name, None when there is none."""
+    if not usable.any():
+        return None
+    counts = np.bincount(np.round(rgb[usable].mean(axis=1)).astype(int), minlength=256).astype(np.float64)
+    padded = np.concatenate([counts, np.zeros(16)])
+    smooth = cv2.GaussianBlur(padded[None], (0, 0), 2.0)[0]
+    mass = np.convolve(padded, np.ones(9), "same")
+    enough = (mass >= SMALLEST_SHARE * total) & (smooth >= 0.1 * smooth.max())
+    peak = enough & (smooth >= np.roll(smooth, 1)) & (smooth >= np.roll(smooth, -1))
+    return float(np.flatnonzero(peak)[-1]) if peak.any() else None
+
+
+def _lamp(rgb: NDArray[np.uint8], valid: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """Neutral, as bright as the least absorbed channel of the palest pixels: no stain absorbs all three."""
+    palest = np.percentile(rgb[valid].max(axis=1), 99.5) if valid.any() else 255.0
+    return np.full(3, -np.log10(max(float(palest), 1.0) / 255), np.float32)
+
+
+def _noise(density: NDArray[np.float32], glass: NDArray[np.bool_], colour: NDArray[np.float32]) -> float:
+    """Spread of the side brighter than the mode, which no tissue can widen; the noisiest channel."""
+    spread = 0.0
+    for channel in range(3):
+        off = density[..., channel][glass] - colour[channel]
+        bright = off[(off < 0) & (off > -0.1)]
+        if len(bright) > 30:
+            spread = max(spread, 1.4826 * float(np.median(-bright)))
+    return spread
+
+
+def _fit_fade(
+    density: NDArray[np.float32], usable: NDArray[np.bool_], colour: NDArray[np.float32], noise: float
+) -> NDArray[np.float32] | None:
+    """A quadratic surface through the glass, float32 (h, w, 3); None when it is even."""
+    height, width = usable.shape
+    factor = FIT_SIDE / max(width, height)
+    small = (max(1, round(width * factor)), max(1, round(height * factor)))
+    off = np.asarray(cv2.resize(density - colour, small, interpolation=cv2.INTER_AREA), np.float32).reshape(
+        -1, 3
+    )
+    share = np.asarray(cv2.resize(usable.astype(np.float32), small, interpolation=cv2.INTER_AREA)).ravel()
+    surface = _grow_surface(off, share > 0.9, _quadratic(small[1], small[0]), max(0.015, 2.5 * noise))
+    if surface is None:
+        return None
+    small_fade = surface.astype(np.float32).reshape(small[1], small[0], 3)
+    return np.asarray(cv2.resize(small_fade, (width, height), interpolation=cv2.INTER_LINEAR), np.float32)
+
+
+def _grow_surface(
+    off: NDArray[np.float32], usable: NDArray[np.bool_], design: NDArray[np.float64], reach: float
+) -> NDArray[np.float64] | None:
+    """Fit, take in what lies within `reach` of the fit, fit again: float64 (n, 3), or None when even.
+
+    Grown from the pixels at the mode, so that a slow fade is followed and the sharp step to pale tissue
+    is not.
+    """
+    surface, chosen = np.zeros(off.shape), np.zeros(len(usable), bool)
+    for _ in range(8):
+        chosen = usable & (np.abs(off - surface).max(axis=1) < reach)
+        if chosen.sum() < max(60, 0.05 * len(usable)):
+            return None
+        weights = np.linalg.lstsq(design[chosen], off[chosen], rcond=None)[0]
+        surface = np.clip(design @ weights, -LARGEST_FADE, LARGEST_FADE)
+    return surface if np.ptp(surface[chosen], axis=0).max() >= 0.01 else None
+
+
+def _quadratic(height: int, width: int) -> NDArray[np.float64]:
+    y, x = np.meshgrid(np.linspace(-1, 1, height), np.linspace(-1, 1, width), indexing="ij")
+    x, y = x.ravel(), y.ravel()
+    return np.stack([np.ones_like(x), x, y, x * x, x * y, y * y], axis=1)

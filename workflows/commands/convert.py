@@ -1,0 +1,115 @@
+"""`coverslip convert`"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from coverslip.workflows.commands.common import (
+    console,
+    each_slide,
+    make_folder,
+    output_option,
+    overwrite_option,
+    paths_argument,
+    slide_mpp_option,
+    slides_option,
+)
+
+if TYPE_CHECKING:
+    from coverslip.tiling.pyramid import PyramidSettings
+    from coverslip.wsi import Slide
+
+
+@click.command("convert")
+@paths_argument
+@output_option
+@slides_option
+@slide_mpp_option("--slide-mpp", "--mpp")
+@click.option(
+    "--ngff",
+    type=click.Choice(["0.5", "0.4"]),
+    default="0.5",
+    show_default=True,
+    help="0.4 is what QuPath reads.",
+)
+@click.option("--halvings", is_flag=True, help="Every factor of two, instead of the slide's stored levels.")
+@click.option(
+    "--chunk",
+    type=click.Choice(["512", "1024"]),
+    default="512",
+    show_default=True,
+    help="Side of a chunk, pixels.",
+)
+@click.option("--workers", type=click.IntRange(min=1), help="Threads; by default one per core.")
+@overwrite_option
+def command(
+    paths: tuple[str, ...],
+    output: Path,
+    slides_csv: Path | None,
+    slide_mpp: float | None,
+    ngff: str,
+    halvings: bool,
+    chunk: str,
+    workers: int | None,
+    overwrite: bool,
+) -> int:
+    """Slides to OME-Zarr pyramids.
+
+    OUTPUT ending in .zarr is the store itself, for one slide; else a folder that gets one store per slide.
+    """
+    from coverslip.errors import RequestError
+
+    settings = _settings(ngff, halvings, int(chunk))
+    single = output.suffix == ".zarr"
+
+    def one(slide: Slide, id: str) -> None:
+        if single and len(taken) > 0:
+            raise RequestError(
+                str(output), f"is one store, already of {taken[0]}", "name a folder for several slides"
+            )
+        taken.append(id)
+        target = output if single else make_folder(output) / f"{id}.ome.zarr"
+        _convert(slide, target, settings, workers or os.cpu_count() or 1, overwrite)
+
+    taken: list[str] = []
+    return each_slide(paths, slides_csv, slide_mpp, one)
+
+
+def _settings(ngff: str, halvings: bool, chunk: int) -> PyramidSettings:
+    from coverslip.tiling.pyramid import PyramidSettings
+
+    return PyramidSettings(chunk=chunk, ngff="0.4" if ngff == "0.4" else "0.5", halvings=halvings)
+
+
+def _convert(slide: Slide, target: Path, settings: PyramidSettings, workers: int, overwrite: bool) -> None:
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from coverslip.workflows.convert import convert
+
+    out = console()
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.percentage:.0f} %"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=out, transient=True, disable=not out.is_terminal) as bar:
+        task = bar.add_task(slide.name)
+        done = convert(
+            slide,
+            target,
+            settings,
+            workers=workers,
+            overwrite=overwrite,
+            progress=lambda pixels, total: bar.update(task, completed=pixels, total=total),
+        )
+    levels = ", ".join(f"{level.size.width}×{level.size.height}" for level in done.plan.levels)
+    click.echo(f"{done.path}: OME-Zarr {settings.ngff}, levels {levels}")
+    if done.damaged[0]:
+        click.echo(
+            f"{slide.name}: {done.damaged_fraction:.2%} of level 0 is missing or corrupt, shown as background"
+        )

@@ -1,0 +1,197 @@
+"""`coverslip run`"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from coverslip.workflows.commands.common import (
+    console,
+    output_option,
+    overwrite_option,
+    paths_argument,
+    say_ruo,
+    slide_mpp_option,
+    slides_option,
+)
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from coverslip.workflows.batch import BatchReport
+    from coverslip.workflows.run import RunPlan
+    from coverslip.workflows.workflow import Workflow
+
+
+@click.command("run")
+@paths_argument
+@output_option
+@click.option(
+    "--workflow", type=click.Choice(["ihc", "tiles"]), required=True, help="What to do with each slide."
+)
+@click.option("--model", type=click.Path(path_type=Path), help="Model package, for --workflow tiles.")
+@click.option(
+    "--site",
+    type=click.Choice(["nucleus", "cytoplasm"]),
+    default="nucleus",
+    show_default=True,
+    help="Where the marker stains, for --workflow ihc.",
+)
+@slides_option
+@slide_mpp_option("--mpp", "--slide-mpp")
+@click.option(
+    "--max-damage",
+    type=click.FloatRange(0, 1),
+    default=0.05,
+    show_default=True,
+    help="Damaged share above which a slide fails.",
+)
+@click.option("--seed", type=int, default=0, show_default=True, help="For whatever draws at random.")
+@click.option(
+    "--workers",
+    type=click.IntRange(min=1),
+    help="Threads of the cluster in this process; by default one per core.",
+)
+@click.option("--scheduler", help="Address of a running Dask scheduler, such as tcp://host:8786.")
+@overwrite_option
+@click.option("--dry-run", is_flag=True, help="Open the slides, find tissue, count tiles; write nothing.")
+def command(
+    paths: tuple[str, ...],
+    output: Path,
+    workflow: str,
+    model: Path | None,
+    site: str,
+    slides_csv: Path | None,
+    slide_mpp: float | None,
+    max_damage: float,
+    seed: int,
+    workers: int | None,
+    scheduler: str | None,
+    overwrite: bool,
+    dry_run: bool,
+) -> int:
+    """Run a workflow over slides: files, folders, globs, URLs.
+
+    A run that was stopped continues when the same command is given again. Bad slides are listed at the
+    end and in OUTPUT/failures.json; the exit code is then 3.
+    """
+    from coverslip.workflows.job import RunSettings
+    from coverslip.workflows.progress import watcher
+    from coverslip.workflows.run import execute, plan_run
+
+    out = console()
+    settings = RunSettings(max_damage=max_damage, seed=seed)
+    plan = plan_run(paths, output, _workflow(workflow, model, site), settings, slides_csv, slide_mpp)
+    _say_ignored(plan, out)
+    if dry_run:
+        return _dry_run(plan, out)
+    report = execute(plan, workers, scheduler, overwrite, lambda slides: watcher(out, slides))
+    _summarise(plan, report, out)
+    say_ruo()
+    return report.exit_code
+
+
+def _workflow(name: str, model: Path | None, site: str) -> Workflow:
+    from coverslip.errors import RequestError
+
+    if name == "ihc":
+        from coverslip.workflows.ihc import Ihc, IhcSettings
+
+        if model is not None:
+            raise RequestError(
+                "--model", "is not used by the workflow ihc", "leave it out, or use --workflow tiles"
+            )
+        return Ihc(IhcSettings(site="cytoplasm" if site == "cytoplasm" else "nucleus"))
+    from coverslip.workflows.tile_classes import tile_classes
+
+    if model is None:
+        raise RequestError(
+            "--workflow tiles",
+            "needs a model",
+            "name a package with --model; make one with: coverslip train tiles",
+        )
+    return tile_classes(model)
+
+
+def _say_ignored(plan: RunPlan, out: Console) -> None:
+    if plan.inputs.ignored:
+        names = sorted(Path(path).name for path in plan.inputs.ignored)
+        shown = ", ".join(names[:5]) + (", …" if len(names) > 5 else "")
+        out.print(f"{len(names)} files are no slides by their ending and are left out: {shown}", markup=False)
+
+
+def _dry_run(plan: RunPlan, out: Console) -> int:
+    from rich.table import Table
+
+    from coverslip.errors import CoverslipError
+    from coverslip.workflows.steps import opened, plan_of, refuse_unfit, tissue_of
+
+    table = Table("slide", "tissue mm²", "tiles", "tasks", box=None, pad_edge=False)
+    failures = 0
+    for job in plan.jobs:
+        try:
+            slide = opened(job.ref)
+            refuse_unfit(job, slide)
+            tissue, tiles = tissue_of(job, slide), plan_of(job, slide)
+            tasks = len(list(tiles.shards(job.workflow.grid.shard)))
+            table.add_row(job.id, f"{tissue.area_mm2:.2f}", str(len(tiles)), str(tasks))
+        except CoverslipError as error:
+            failures += 1
+            click.echo(f"Error: {error}", err=True)
+    out.print(table)
+    out.print(f"nothing was written; results would go to {plan.out}", markup=False)
+    say_ruo()
+    return 3 if failures else 0
+
+
+def _summarise(plan: RunPlan, report: BatchReport, out: Console) -> None:
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table("slide", "status", "summary", "tissue mm²", "damaged", box=None, pad_edge=False)
+    for result in report.results:
+        quality = result.quality
+        damaged = f"{quality.damaged_fraction:.1%}" if quality.damaged_fraction else ""
+        table.add_row(
+            escape(result.slide.id),
+            result.status,
+            escape(result.summary),
+            f"{quality.tissue_area_mm2:.2f}",
+            damaged,
+        )
+    ids = {job.ref.path: job.id for job in plan.jobs}
+    for failure in report.failures:
+        table.add_row(
+            escape(ids[failure.path]), "failed", escape(f"{failure.error}: {failure.message}"), "", ""
+        )
+    out.print(table)
+    for failure in report.failures:
+        out.print(
+            f"{failure.path}: {failure.message}; {failure.remedy}",
+            markup=False,
+            highlight=False,
+            soft_wrap=True,
+        )
+    done = len(report.results)
+    out.print(
+        f"{done} of {len(plan.jobs)} slides done; results in {plan.out}",
+        markup=False,
+        highlight=False,
+        soft_wrap=True,
+    )
+    if done:
+        first = report.results[0].slide.id
+        out.print(
+            f"report: {plan.out / 'slides' / first / 'report.html'}",
+            markup=False,
+            highlight=False,
+            soft_wrap=True,
+        )
+        out.print(
+            f"view:   coverslip view '{plan.out / 'slides' / first}'",
+            markup=False,
+            highlight=False,
+            soft_wrap=True,
+        )

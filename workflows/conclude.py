@@ -1,0 +1,188 @@
+"""The last step of a slide: from the parts of all shards to the files people and programs read."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import asdict
+from importlib.metadata import PackageNotFoundError, version
+
+import pyarrow as pa
+
+from coverslip.errors import StoreIncompleteError
+from coverslip.tiling.geojson import tissue_features, write_geojson
+from coverslip.tiling.ome_zarr import write_region
+from coverslip.tiling.plan import TilePlan
+from coverslip.tiling.tissue import TissueMask
+from coverslip.workflows.canvas import Painter, write_class_map, write_tissue
+from coverslip.workflows.clock import now
+from coverslip.workflows.files import Part, discard, read_part, replacing, write_json, write_table
+from coverslip.workflows.job import Job
+from coverslip.workflows.outputs import RESULT, STORE, digests, read_result
+from coverslip.workflows.pictures import galleries, overviews
+from coverslip.workflows.report import render_report
+from coverslip.workflows.result import MppValue, Provenance, Quality, SlideIdentity, SlideResult, Times
+from coverslip.workflows.steps import Prepared, opened, plan_of, pyramid_of, tissue_of, too_damaged
+from coverslip.workflows.workflow import Conclusion
+from coverslip.wsi import Slide
+
+# Whatever can change a number or a pixel.
+PACKAGES = (
+    *("numpy", "scipy", "opencv-python-headless", "pillow", "openslide-python", "openslide-bin", "tiffslide"),
+    *("tifffile", "imagecodecs", "wsidicom", "zarr", "pyarrow", "dask", "torch", "timm"),
+)
+REPORT = "report.html"
+ANNOTATIONS = "annotations.geojson"
+
+
+def finish(job: Job, prepared: Prepared) -> SlideResult:
+    """Put the parts together and write everything; `result.json` last, since it says that all is there.
+
+    Raises DamagedSlideError when too much of the tiles could not be read.
+    """
+    if prepared.done:
+        return read_result(job.home)
+    slide = opened(job.ref)
+    plan, tissue = plan_of(job, slide), tissue_of(job, slide)
+    parts = [_part(job, prepared, number) for number in range(len(prepared.shards))]
+    quality = _quality(job, slide, plan, tissue, parts)
+    conclusion = _conclude(job, slide, plan, tissue, parts)
+    result = _result(job, prepared, slide, quality, conclusion)
+    names = [*_write_tables(job, conclusion), REPORT, ANNOTATIONS, STORE]
+    write_geojson(job.home / ANNOTATIONS, [*tissue_features(tissue), *conclusion.features], prepared.request)
+    _finish_store(job, slide, tissue, plan, conclusion)
+    _write_report(job, slide, tissue, plan, conclusion, result)
+    result = result.model_copy(update={"outputs": digests(job.home, names)})
+    write_json(job.home / RESULT, result.model_dump(mode="json"))
+    discard(job.parts)
+    return result
+
+
+def _part(job: Job, prepared: Prepared, number: int) -> Part:
+    part = read_part(job.shard_path(number), prepared.request)
+    if part is None:
+        raise StoreIncompleteError(
+            str(job.shard_path(number)), "is missing or altered", "run again: it continues"
+        )
+    return part
+
+
+def _quality(job: Job, slide: Slide, plan: TilePlan, tissue: TissueMask, parts: list[Part]) -> Quality:
+    looked = len(plan) * plan.size**2
+    in_tiles = sum(part.numbers["damaged"] for part in parts) / looked if looked else 0.0
+    most = job.settings.max_damage
+    if in_tiles > most:
+        raise too_damaged(slide, in_tiles, "of the tissue's pixels are missing or corrupt", most)
+    return Quality(
+        tissue_fraction=tissue.fraction,
+        tissue_area_mm2=tissue.area_mm2,
+        tiles=len(plan),
+        damaged_fraction=max(in_tiles, tissue.damaged_fraction),
+        damaged_overview_fraction=tissue.damaged_fraction,
+        damaged_tiles_fraction=in_tiles,
+        missing_fraction=slide.facts.missing_fraction,
+        pen_fraction=tissue.pen_fraction,
+    )
+
+
+def _conclude(job: Job, slide: Slide, plan: TilePlan, tissue: TissueMask, parts: list[Part]) -> Conclusion:
+    if not parts:
+        tiles = pa.table({"x": plan.x, "y": plan.y, "tissue": plan.tissue})
+        return Conclusion("no tissue", (), tables={"tiles.parquet": tiles})
+    return job.workflow.conclude(slide, plan, tissue, pa.concat_tables([part.table for part in parts]))
+
+
+def _result(
+    job: Job, prepared: Prepared, slide: Slide, quality: Quality, conclusion: Conclusion
+) -> SlideResult:
+    mpp = slide.mpp
+    return SlideResult(
+        slide=SlideIdentity(
+            id=job.id,
+            path=slide.path,
+            digest=slide.digest,
+            bytes=slide.bytes,
+            format=slide.facts.format,
+            reader=slide.reader,
+            reader_version=slide.reader_version,
+            size=(slide.size.width, slide.size.height),
+            mpp=MppValue(x=mpp.x, y=mpp.y, source=mpp.source),
+            case=job.case,
+            stain=job.stain,
+        ),
+        workflow=job.workflow.name,
+        status="done" if quality.tiles else "no tissue",
+        summary=conclusion.summary,
+        findings=conclusion.findings,
+        measurements=conclusion.measurements,
+        quality=quality,
+        abstentions=conclusion.abstentions,
+        provenance=_provenance(job, prepared, conclusion),
+        outputs={},
+        times=Times(started=prepared.started, finished=now()),
+    )
+
+
+def _provenance(job: Job, prepared: Prepared, conclusion: Conclusion) -> Provenance:
+    return Provenance(
+        coverslip=version("coverslip"),
+        request=prepared.request,
+        workflow=job.workflow.name,
+        settings={"run": asdict(job.settings), "workflow": job.workflow.settings()},
+        derived=dict(conclusion.derived),
+        model=job.workflow.model,
+        device=job.workflow.device(),
+        supply="reader",
+        seed=job.settings.seed,
+        packages=package_versions(),
+    )
+
+
+def package_versions() -> dict[str, str]:
+    """Versions of the packages in `PACKAGES` that are installed."""
+    found = {}
+    for name in PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _write_tables(job: Job, conclusion: Conclusion) -> list[str]:
+    for name, table in conclusion.tables.items():
+        write_table(job.home / name, table, f"coverslip.{name.partition('.')[0]}/1")
+    return list(conclusion.tables)
+
+
+def _finish_store(job: Job, slide: Slide, tissue: TissueMask, plan: TilePlan, conclusion: Conclusion) -> None:
+    """Make the levels that no stored level gives, add the labels, and move the store to its place.
+
+    Killed between the move and `result.json`, the next run finds it there and leaves it.
+    """
+    if not job.store.exists():
+        return
+    pyramid = pyramid_of(job, slide)
+    for number, level in enumerate(pyramid.levels):
+        if level.stored is None:
+            for box in pyramid.regions(number):
+                write_region(slide, pyramid, job.store, number, box)
+    write_tissue(job.store, tissue)
+    painter = Painter.of(job.workflow.canvas, job.store, plan)
+    if painter is not None:
+        painter.finish()
+    if conclusion.class_map is not None:
+        write_class_map(job.store, conclusion.class_map, plan)
+    os.replace(job.store, job.home / STORE)
+
+
+def _write_report(
+    job: Job,
+    slide: Slide,
+    tissue: TissueMask,
+    plan: TilePlan,
+    conclusion: Conclusion,
+    result: SlideResult,
+) -> None:
+    page = render_report(result, overviews(slide, tissue, plan, conclusion), galleries(slide, conclusion))
+    with replacing(job.home / REPORT) as temporary:
+        temporary.write_text(page, encoding="utf-8")

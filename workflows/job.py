@@ -1,0 +1,83 @@
+"""One slide's part of a batch, as a value that crosses processes, and where it keeps its files."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+
+from coverslip.tiling.pyramid import PyramidSettings
+from coverslip.tiling.tissue import TissueSettings
+from coverslip.workflows.result import SCHEMA, SCHEMA_VERSION
+from coverslip.workflows.workflow import Workflow
+from coverslip.wsi import Slide, SlideRef
+
+
+@dataclass(frozen=True, slots=True)
+class RunSettings:
+    """What holds for every slide of a batch, whatever the workflow.
+
+    `max_damage`: a slide with a larger damaged share fails; 5 % of the tissue lost can hide a focus.
+    `seed`: for whatever draws at random.
+    """
+
+    max_damage: float = 0.05
+    seed: int = 0
+    tissue: TissueSettings = field(default_factory=TissueSettings)
+    pyramid: PyramidSettings = field(default_factory=PyramidSettings)
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A slide, what to do with it, and the folder `OUT/slides/<id>` its results go to."""
+
+    id: str
+    ref: SlideRef
+    folder: str
+    workflow: Workflow
+    settings: RunSettings
+    case: str | None = None
+    stain: str | None = None
+
+    @property
+    def home(self) -> Path:
+        return Path(self.folder)
+
+    @property
+    def parts(self) -> Path:
+        """What shards have written so far; gone once the result stands."""
+        return self.home / ".parts"
+
+    @property
+    def store(self) -> Path:
+        """The pyramid and its labels while they are being written."""
+        return self.parts / "slide.ome.zarr"
+
+    @property
+    def result(self) -> Path:
+        return self.home / "result.json"
+
+    def shard_path(self, number: int) -> Path:
+        return self.parts / f"shard-{number:05d}.parquet"
+
+    def copy_path(self, number: int) -> Path:
+        return self.parts / f"copy-{number:05d}.parquet"
+
+    def request(self, slide: Slide) -> str:
+        """sha256 over all that decides the result: input, how it is read, settings, model, versions."""
+        asked = {
+            "schema": [SCHEMA, SCHEMA_VERSION],
+            "coverslip": version("coverslip"),
+            "input": slide.digest,
+            "reader": [slide.reader, slide.reader_version],
+            "mpp": [slide.mpp.x, slide.mpp.y, slide.mpp.source],
+            "z": slide.facts.z_plane,
+            "workflow": self.workflow.name,
+            "workflow_settings": self.workflow.settings(),
+            "model": None if self.workflow.model is None else self.workflow.model.sha256,
+            "settings": asdict(self.settings),
+            "identity": [self.id, self.case, self.stain, slide.path],
+        }
+        return hashlib.sha256(json.dumps(asked, sort_keys=True, default=str).encode()).hexdigest()

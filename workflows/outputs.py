@@ -1,0 +1,65 @@
+"""What a slide's result folder holds, and whether it is whole."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from coverslip.errors import StoreIncompleteError, StoreVersionError
+from coverslip.workflows.files import output_digest
+from coverslip.workflows.result import SCHEMA, SCHEMA_VERSION, SlideResult
+
+RESULT = "result.json"
+STORE = "slide.ome.zarr"
+
+
+def digests(home: Path, names: Sequence[str]) -> dict[str, str]:
+    """File or folder name → digest, for `SlideResult.outputs`."""
+    return {name: output_digest(home / name) for name in sorted(names)}
+
+
+def read_result(home: Path) -> SlideResult:
+    """The result in a folder `OUT/slides/<id>`.
+
+    Raises StoreIncompleteError when there is none or it is cut off, StoreVersionError when another
+    version's schema wrote it.
+    """
+    path = home / RESULT
+    again = "run again with the same output folder: it continues"
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise StoreIncompleteError(str(home), f"has no {RESULT}", again) from error
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise StoreIncompleteError(str(path), f"cannot be read ({error})", again) from error
+    known = (SCHEMA, SCHEMA_VERSION)
+    written = (
+        (document.get("schema_name"), document.get("schema_version")) if isinstance(document, dict) else None
+    )
+    if written != known:
+        raise StoreVersionError(
+            str(path), f"has schema {written}, this version reads {known}", "run again with --overwrite"
+        )
+    try:
+        return SlideResult.model_validate(document)
+    except ValidationError as error:
+        raise StoreVersionError(
+            str(path), f"does not fit its schema ({error})", "run again with --overwrite"
+        ) from error
+
+
+def is_done(home: Path, request: str) -> bool:
+    """Whether a whole result of this very request stands: every output is there with its digest."""
+    try:
+        result = read_result(home)
+    except (StoreIncompleteError, StoreVersionError):
+        return False
+    if result.provenance.request != request:
+        return False
+    return all(
+        (home / name).exists() and output_digest(home / name) == digest
+        for name, digest in result.outputs.items()
+    )

@@ -1,0 +1,79 @@
+"""The pictures of a report: the whole slide with what was found on it, and the tiles that show a finding."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from coverslip.tiling.overlay import draw_tissue
+from coverslip.tiling.plan import TilePlan
+from coverslip.tiling.tissue import TissueMask, overview_mpp
+from coverslip.workflows.report import Picture
+from coverslip.workflows.result import TileReference
+from coverslip.workflows.workflow import ClassMap, Conclusion
+from coverslip.wsi import Field, Size, Slide
+
+LONGEST = 1000
+GALLERY_PX = 128
+
+
+def overviews(slide: Slide, tissue: TissueMask, plan: TilePlan, conclusion: Conclusion) -> list[Picture]:
+    """The slide, its tissue, and its class map where there is one."""
+    drawn = draw_tissue(
+        slide.overview(overview_mpp(slide.size, slide.mpp, tissue.settings)).pixels.rgb,
+        tissue.mask,
+        tissue.pen,
+    )
+    pictures = [Picture(_at_most(drawn), "tissue outlined, pen marking tinted")]
+    if conclusion.class_map is not None:
+        names = ", ".join(name for name, _ in conclusion.class_map.colours.values())
+        rgb = slide.thumbnail(LONGEST)
+        pictures.append(Picture(class_picture(rgb, conclusion.class_map, plan, slide), f"classes: {names}"))
+    return pictures
+
+
+def _at_most(rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """No side longer than `LONGEST`."""
+    scale = min(1.0, LONGEST / max(rgb.shape[:2]))
+    size = round(rgb.shape[1] * scale), round(rgb.shape[0] * scale)
+    return np.asarray(cv2.resize(rgb, size, interpolation=cv2.INTER_AREA), np.uint8)
+
+
+def class_picture(
+    rgb: NDArray[np.uint8], classes: ClassMap, plan: TilePlan, slide: Slide
+) -> NDArray[np.uint8]:
+    """The class map over the slide: uint8 like `rgb`, which covers all of level 0."""
+    height, width = rgb.shape[:2]
+    per_px = slide.size.width / width, slide.size.height / height
+    left, top = plan.x.min() / per_px[0], plan.y.min() / per_px[1]
+    step_x, step_y = plan.step[0] / per_px[0], plan.step[1] / per_px[1]
+    columns = np.floor((np.arange(width) + 0.5 - left) / step_x).astype(int)
+    rows = np.floor((np.arange(height) + 0.5 - top) / step_y).astype(int)
+    inside_x = (columns >= 0) & (columns < classes.values.shape[1])
+    inside_y = (rows >= 0) & (rows < classes.values.shape[0])
+    values = np.zeros((height, width), np.uint8)
+    values[np.ix_(inside_y, inside_x)] = classes.values[np.ix_(rows[inside_y], columns[inside_x])]
+    colours = np.zeros((256, 3), np.uint8)
+    for value, (_, rgba) in classes.colours.items():
+        colours[value] = rgba[:3]
+    mixed = cv2.addWeighted(rgb, 0.5, colours[values], 0.5, 0)
+    return np.where(values[..., None] > 0, mixed, rgb).astype(np.uint8)
+
+
+def galleries(slide: Slide, conclusion: Conclusion) -> Mapping[str, Sequence[Picture]]:
+    """For each finding that names tiles, those tiles."""
+    return {
+        finding.name: [
+            Picture(_tile(slide, tile), f"{tile.score:.2f} at {tile.x}, {tile.y}") for tile in finding.tiles
+        ]
+        for finding in conclusion.findings
+        if finding.tiles
+    }
+
+
+def _tile(slide: Slide, tile: TileReference) -> NDArray[np.uint8]:
+    mpp = tile.width * slide.mpp.x / GALLERY_PX
+    return slide.read_field(Field(tile.x, tile.y, Size(GALLERY_PX, GALLERY_PX), mpp)).rgb

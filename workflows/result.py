@@ -1,0 +1,162 @@
+"""The result of one slide: one document, of which every report and export is a view.
+
+JSON with a schema of its own name and version (`coverslip.slide-result`, 1); the JSON schema is in
+`docs/schema/` and `SlideResult.model_json_schema()` gives it. Positions are level-0 pixels, (x, y).
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from coverslip.ruo import RUO
+
+SCHEMA = "coverslip.slide-result"
+SCHEMA_VERSION = 1
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class Value(BaseModel):
+    """Frozen; unknown keys are an error, so that a misspelt one is not lost."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Interval(Value):
+    """A confidence interval: both ends in the measurement's unit, `level` such as 0.95."""
+
+    low: float
+    high: float
+    level: Share
+    method: str
+
+
+class Measurement(Value):
+    """One number. `value` None means not evaluable, and `note` says why. `unit` is UCUM."""
+
+    name: str
+    value: float | None
+    unit: str
+    method: str
+    n: int | None = None
+    interval: Interval | None = None
+    code: str | None = None
+    note: str | None = None
+
+
+class TileReference(Value):
+    """A tile that shows a finding: top-left corner and extent in level-0 pixels, the score it has."""
+
+    x: int
+    y: int
+    width: float
+    height: float
+    score: float
+
+
+class Finding(Value):
+    """What was seen, how sure (0 to 1, None where there is no calibrated confidence), which tiles show it."""
+
+    name: str
+    text: str
+    confidence: Share | None = None
+    tiles: tuple[TileReference, ...] = ()
+
+
+class Abstention(Value):
+    """What was not answered, and why."""
+
+    what: str
+    why: str
+
+
+class Quality(Value):
+    """What the pixels allow.
+
+    `damaged_fraction`: the larger of the damaged share of the overview and that of the tiles read.
+    `missing_fraction`: share of the stored tiles whose bytes the file's index says are absent.
+    """
+
+    tissue_fraction: Share
+    tissue_area_mm2: float
+    tiles: int
+    damaged_fraction: Share
+    damaged_overview_fraction: Share
+    damaged_tiles_fraction: Share
+    missing_fraction: Share | None
+    pen_fraction: Share
+
+
+class MppValue(Value):
+    x: float
+    y: float
+    source: str
+
+
+class SlideIdentity(Value):
+    """Which file this is about. `size`: level-0 width and height in pixels."""
+
+    id: str
+    path: str
+    digest: str
+    bytes: int | None
+    format: str
+    reader: str
+    reader_version: str
+    size: tuple[int, int]
+    mpp: MppValue
+    case: str | None = None
+    stain: str | None = None
+
+
+class ModelIdentity(Value):
+    name: str
+    version: str
+    sha256: str
+    licence: str
+
+
+class Provenance(Value):
+    """Enough to run again.
+
+    `request` identifies input, settings and model; `derived` is what was found on the slide and used as a
+    setting; `supply` is how pixels were read.
+    """
+
+    coverslip: str
+    request: str
+    workflow: str
+    settings: dict[str, Any]
+    derived: dict[str, Any]
+    model: ModelIdentity | None
+    device: dict[str, str]
+    supply: str
+    seed: int
+    packages: dict[str, str]
+
+
+class Times(Value):
+    """UTC, ISO 8601; the only part of a result that differs when it is computed again."""
+
+    started: str
+    finished: str
+
+
+class SlideResult(Value):
+    """All that is known of one slide after a workflow. `outputs`: sha256 of each file or folder beside it."""
+
+    schema_name: Literal["coverslip.slide-result"] = SCHEMA
+    schema_version: Literal[1] = SCHEMA_VERSION
+    notice: str = RUO
+    slide: SlideIdentity
+    workflow: str
+    status: Literal["done", "no tissue"]
+    summary: str
+    findings: tuple[Finding, ...] = ()
+    measurements: tuple[Measurement, ...] = ()
+    quality: Quality
+    abstentions: tuple[Abstention, ...] = ()
+    provenance: Provenance
+    outputs: dict[str, str]
+    times: Times

@@ -1,0 +1,219 @@
+"""A run: slides in, a folder of results out. What `coverslip run` does, and the same from Python."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import pyarrow as pa
+
+from coverslip.errors import RequestError, StoreVersionError
+from coverslip.ruo import RUO
+from coverslip.workflows.batch import BatchReport, run_jobs
+from coverslip.workflows.clock import now
+from coverslip.workflows.cluster import connected
+from coverslip.workflows.files import discard, write_json, write_table
+from coverslip.workflows.inputs import Inputs, gather, slide_ids
+from coverslip.workflows.job import Job, RunSettings
+from coverslip.workflows.progress import Silent, Watcher
+from coverslip.workflows.workflow import Workflow
+from coverslip.wsi import SlideRef
+
+RUN_SCHEMA = "coverslip.run/1"
+FAILURES_SCHEMA = "coverslip.failures/1"
+WORKLIST_SCHEMA = "coverslip.worklist/1"
+Watching = Callable[[int], AbstractContextManager[Watcher]]
+
+
+@dataclass(frozen=True, slots=True)
+class RunPlan:
+    """All that a run will do, before it does anything."""
+
+    out: Path
+    jobs: tuple[Job, ...]
+    inputs: Inputs
+    workflow: Workflow
+    settings: RunSettings
+
+    @property
+    def request(self) -> str:
+        """Digest of what is asked of every slide: results of different requests do not mix in one folder."""
+        asked = {
+            "workflow": self.workflow.name,
+            "workflow_settings": self.workflow.settings(),
+            "model": None if self.workflow.model is None else self.workflow.model.sha256,
+            "settings": asdict(self.settings),
+        }
+        return hashlib.sha256(json.dumps(asked, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def run(
+    paths: Sequence[str],
+    out: str | Path,
+    workflow: Workflow,
+    *,
+    settings: RunSettings | None = None,
+    slides_csv: str | Path | None = None,
+    mpp: float | None = None,
+    workers: int | None = None,
+    scheduler: str | None = None,
+    overwrite: bool = False,
+    watching: Watching | None = None,
+) -> BatchReport:
+    """Run a workflow over slides; results go to `out` in the layout of `docs/results.md`.
+
+    `paths`: files, folders, globs, URLs. `slides_csv`: per-slide µm/px and names. `mpp`: µm per level-0
+    pixel of all slides it does not name. `workers`: threads of the cluster in this process; `scheduler`:
+    address of a running Dask scheduler instead. A run that was stopped continues; `overwrite` starts anew.
+
+    A slide that fails is in `BatchReport.failures` and `failures.json`, and stops no other.
+    Raises RequestError when nothing can be run as asked.
+    """
+    plan = plan_run(
+        paths, out, workflow, settings or RunSettings(), Path(slides_csv) if slides_csv else None, mpp
+    )
+    return execute(plan, workers, scheduler, overwrite, watching or (lambda _: nullcontext(Silent())))
+
+
+def plan_run(
+    paths: Sequence[str],
+    out: str | Path,
+    workflow: Workflow,
+    settings: RunSettings,
+    slides_csv: Path | None = None,
+    mpp: float | None = None,
+) -> RunPlan:
+    """Find the slides and name their folders."""
+    inputs = gather(paths, slides_csv, mpp)
+    out = Path(out).absolute()
+    ids = slide_ids([item.path for item in inputs.slides])
+    jobs = tuple(
+        Job(
+            ids[item.path],
+            SlideRef(item.path, item.mpp),
+            str(out / "slides" / ids[item.path]),
+            workflow,
+            settings,
+            item.case,
+            item.stain,
+        )
+        for item in inputs.slides
+    )
+    return RunPlan(out, jobs, inputs, workflow, settings)
+
+
+def execute(
+    plan: RunPlan, workers: int | None, scheduler: str | None, overwrite: bool, watching: Watching
+) -> BatchReport:
+    """Run the plan and write what holds for all slides: run.json, failures.json, worklist.parquet."""
+    _prepare_folder(plan, overwrite)
+    started = now()
+    _write_run(plan, started, None)
+    with connected(scheduler, workers) as client, watching(len(plan.jobs)) as watcher:
+        report = run_jobs(plan.jobs, client, watcher, plan.out / "errors")
+    _write_failures(plan, report)
+    _write_worklist(plan, report)
+    _write_run(plan, started, report)
+    return report
+
+
+def _prepare_folder(plan: RunPlan, overwrite: bool) -> None:
+    """Refuse a folder that holds something else; with `overwrite`, remove these slides' earlier results."""
+    record = plan.out / "run.json"
+    if record.exists():
+        earlier = _earlier_request(record)
+        if earlier != plan.request and not overwrite:
+            raise RequestError(
+                str(plan.out),
+                "holds results of another workflow, model or settings",
+                "name another folder with -o, or replace them with --overwrite",
+            )
+    elif plan.out.is_dir() and any(plan.out.iterdir()) and not overwrite:
+        raise RequestError(str(plan.out), "is not empty and holds no run", "name another folder with -o")
+    try:
+        plan.out.mkdir(parents=True, exist_ok=True)
+        if overwrite:
+            for job in plan.jobs:
+                discard(job.home)
+        discard(plan.out / "errors")
+    except OSError as error:
+        raise RequestError(
+            str(plan.out), f"cannot be written ({error.strerror})", "name another folder with -o"
+        ) from error
+
+
+def _earlier_request(record: Path) -> str | None:
+    try:
+        document = json.loads(record.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise StoreVersionError(
+            str(record), f"cannot be read ({error})", "name another folder with -o"
+        ) from error
+    return document.get("request") if isinstance(document, dict) else None
+
+
+def _write_run(plan: RunPlan, started: str, report: BatchReport | None) -> None:
+    failed = {failure.path for failure in report.failures} if report else set()
+    slides = [
+        {
+            "id": job.id,
+            "path": job.ref.path,
+            "status": "under way" if report is None else "failed" if job.ref.path in failed else "done",
+        }
+        for job in plan.jobs
+    ]
+    document = {
+        "schema": RUN_SCHEMA,
+        "notice": RUO,
+        "coverslip": version("coverslip"),
+        "request": plan.request,
+        "workflow": plan.workflow.name,
+        "workflow_settings": plan.workflow.settings(),
+        "model": plan.workflow.model.model_dump() if plan.workflow.model else None,
+        "settings": asdict(plan.settings),
+        "started": started,
+        "finished": now() if report else None,
+        "slides": slides,
+        "ignored": list(plan.inputs.ignored),
+        "exit_code": report.exit_code if report else None,
+    }
+    write_json(plan.out / "run.json", json.loads(json.dumps(document, default=str)))
+
+
+def _write_failures(plan: RunPlan, report: BatchReport) -> None:
+    failures = [asdict(failure) for failure in report.failures]
+    write_json(plan.out / "failures.json", {"schema": FAILURES_SCHEMA, "notice": RUO, "failures": failures})
+
+
+def _write_worklist(plan: RunPlan, report: BatchReport) -> None:
+    """One line per slide of the run, failed ones too, for programs and for review."""
+    results = {result.slide.id: result for result in report.results}
+    failures = {failure.path: failure for failure in report.failures}
+    rows = []
+    for job in plan.jobs:
+        result, failure = results.get(job.id), failures.get(job.ref.path)
+        rows.append(
+            {
+                "id": job.id,
+                "path": job.ref.path,
+                "case": job.case,
+                "workflow": plan.workflow.name,
+                "status": result.status if result else "failed",
+                "summary": result.summary if result else failure.message if failure else "",
+                "tissue_mm2": result.quality.tissue_area_mm2 if result else None,
+                "damaged_fraction": result.quality.damaged_fraction if result else None,
+                "result": f"slides/{job.id}/result.json" if result else None,
+                "report": f"slides/{job.id}/report.html" if result else None,
+            }
+        )
+    types = pa.schema(
+        [(name, pa.string()) for name in ("id", "path", "case", "workflow", "status", "summary")]
+        + [(name, pa.float64()) for name in ("tissue_mm2", "damaged_fraction")]
+        + [(name, pa.string()) for name in ("result", "report")]
+    )
+    write_table(plan.out / "worklist.parquet", pa.Table.from_pylist(rows, types), WORKLIST_SCHEMA)

@@ -1,0 +1,233 @@
+"""Workflow `tiles`: a model's class for every tile, the map they make, and what it says of the slide."""
+
+from __future__ import annotations
+
+import os
+import threading
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from coverslip.models.engine import Engine
+from coverslip.models.package import ModelPackage, load_package
+from coverslip.tiling.plan import TilePlan
+from coverslip.tiling.supply import SupplySettings, supply
+from coverslip.tiling.tissue import TissueMask
+from coverslip.workflows.canvas import cells_of
+from coverslip.workflows.palette import class_colours
+from coverslip.workflows.result import Abstention, Finding, Measurement, ModelIdentity, TileReference
+from coverslip.workflows.workflow import Canvas, ClassMap, Conclusion, Grid, Scored
+from coverslip.wsi import Slide
+
+
+@dataclass(frozen=True, slots=True)
+class TileClassSettings:
+    """`min_tissue`: smallest share of tissue a tile needs to be scored. `call_share`: a class must cover this
+    share of the tissue to be the slide's call; below half no class speaks for most of it. `strange_share`:
+    no call when more tiles than this are unlike those the model learnt from. `examples`: tiles shown per
+    class. `batch`: tiles read and scored at once.
+    """
+
+    min_tissue: float = 0.25
+    call_share: float = 0.5
+    strange_share: float = 0.5
+    examples: int = 8
+    batch: int = 32
+
+
+@dataclass(frozen=True, slots=True)
+class TileClasses:
+    """A model package applied to every tile with enough tissue. Make one with `tile_classes`."""
+
+    folder: str
+    model: ModelIdentity
+    classes: tuple[str, ...]
+    grid: Grid
+    strange_limit: float | None
+    choices: TileClassSettings
+
+    name = "tiles"
+    canvas: Canvas | None = None
+
+    def settings(self) -> dict[str, Any]:
+        return {
+            **asdict(self.choices),
+            "mpp": self.grid.mpp,
+            "size": self.grid.size,
+            "classes": list(self.classes),
+        }
+
+    def device(self) -> dict[str, str]:
+        compute = asdict(self._engine().compute)
+        return {key: str(value) for key, value in sorted(compute.items())}
+
+    def check(self, slide: Slide) -> None:
+        """Loads the model: one that cannot be had fails before anything is read."""
+        engine = self._engine()
+        engine.package.check_fit(slide.path, self.grid.mpp)
+
+    def score(self, slide: Slide, plan: TilePlan, tissue: TissueMask, rows: range) -> Scored:
+        engine = self._engine()
+        found, distances, damaged = [], [], 0
+        for batch in supply(slide, plan, rows, SupplySettings(batch=self.choices.batch)):
+            outputs = engine.examine(batch.pixels)
+            found.append(outputs.probabilities)
+            distances.append(outputs.distance)
+            damaged += batch.damaged_pixels
+        index = np.arange(rows.start, rows.stop)
+        columns = {"x": plan.x[index], "y": plan.y[index], "tissue": plan.tissue[index]}
+        probabilities = np.concatenate(found)
+        for number, name in enumerate(self.classes):
+            columns[f"p_{name}"] = probabilities[:, number]
+        if self.strange_limit is not None:
+            columns["distance"] = np.concatenate(distances)
+        return Scored(pa.table(columns), damaged)
+
+    def conclude(self, slide: Slide, plan: TilePlan, tissue: TissueMask, table: pa.Table) -> Conclusion:
+        probabilities = np.stack([table[f"p_{name}"].to_numpy() for name in self.classes], axis=1)
+        best = probabilities.argmax(axis=1)
+        weights = table["tissue"].to_numpy().astype(np.float64)
+        shares = np.array([weights[best == n].sum() for n in range(len(self.classes))]) / weights.sum()
+        strange = self._strange_share(table)
+        named = table.append_column("class", pa.array([self.classes[n] for n in best]))
+        call, abstentions = self._call(shares, strange)
+        return Conclusion(
+            summary=f"{call.text}" if call else f"no call: {abstentions[0].why}",
+            measurements=self._measurements(shares, plan, weights, best, strange),
+            findings=((call,) if call else ()) + self._examples(plan, probabilities, best, shares),
+            abstentions=abstentions,
+            tables={"tiles.parquet": named},
+            class_map=self._map(plan, best),
+        )
+
+    def _engine(self) -> Engine:
+        return engine_of(self.folder, self.model.sha256)
+
+    def _strange_share(self, table: pa.Table) -> float | None:
+        if self.strange_limit is None:
+            return None
+        return float((table["distance"].to_numpy() > self.strange_limit).mean())
+
+    def _call(self, shares: NDArray, strange: float | None) -> tuple[Finding | None, tuple[Abstention, ...]]:
+        top = int(shares.argmax())
+        if strange is not None and strange > self.choices.strange_share:
+            why = f"{strange:.0%} of the tiles are unlike those the model learnt from"
+            return None, (Abstention(what="slide-level call", why=why),)
+        if shares[top] < self.choices.call_share:
+            why = (
+                f"no class covers {self.choices.call_share:.0%} of the tissue; "
+                f"the largest is {self.classes[top]} with {shares[top]:.0%}"
+            )
+            return None, (Abstention(what="slide-level call", why=why),)
+        text = f"{self.classes[top]}, on {shares[top]:.0%} of the tissue"
+        return Finding(name="slide-level call", text=text), ()
+
+    def _measurements(self, shares, plan: TilePlan, weights, best, strange) -> tuple[Measurement, ...]:
+        area = (plan.size * plan.mpp / 1000) ** 2
+        rows = []
+        for number, name in enumerate(self.classes):
+            of = best == number
+            method = f"tiles whose most probable class is {name}, each weighted by its share of tissue"
+            rows.append(
+                Measurement(
+                    name=f"{name}, share of the tissue",
+                    value=100 * float(shares[number]),
+                    unit="%",
+                    method=method,
+                    n=int(of.sum()),
+                )
+            )
+            rows.append(
+                Measurement(
+                    name=f"{name}, area",
+                    value=float(weights[of].sum() * area),
+                    unit="mm2",
+                    method=method,
+                    n=int(of.sum()),
+                )
+            )
+        if strange is not None:
+            method = "tiles whose features lie further from those of training than the package's limit"
+            rows.append(
+                Measurement(
+                    name="unfamiliar tiles", value=100 * strange, unit="%", method=method, n=len(best)
+                )
+            )
+        return tuple(rows)
+
+    def _examples(self, plan: TilePlan, probabilities, best, shares) -> tuple[Finding, ...]:
+        """Per class the tiles of highest probability; among equals those that come first in the plan."""
+        findings = []
+        width, height = plan.extent
+        for number, name in enumerate(self.classes):
+            rows = np.flatnonzero(best == number)
+            order = rows[np.argsort(-probabilities[rows, number], kind="stable")][: self.choices.examples]
+            tiles = tuple(
+                TileReference(
+                    x=int(plan.x[row]),
+                    y=int(plan.y[row]),
+                    width=width,
+                    height=height,
+                    score=float(probabilities[row, number]),
+                )
+                for row in order
+            )
+            text = f"{len(rows)} tiles, {shares[number]:.1%} of the tissue"
+            findings.append(Finding(name=name, text=text, tiles=tiles))
+        return tuple(findings)
+
+    def _map(self, plan: TilePlan, best) -> ClassMap:
+        cells = cells_of(plan)
+        values = np.zeros(cells.shape, np.uint8)
+        values[cells.rows, cells.columns] = best + 1
+        return ClassMap("classes", values, class_colours(self.classes), (plan.size - plan.overlap) * plan.mpp)
+
+
+_LOADING = threading.Lock()
+
+
+def engine_of(folder: str, sha256: str) -> Engine:
+    """This process's engine of a package: loaded once, shared by its worker threads."""
+    with _LOADING:
+        return _engine(folder, sha256, threads_per_task())
+
+
+@lru_cache(maxsize=2)
+def _engine(folder: str, sha256: str, threads: int) -> Engine:
+    return Engine(load_package(folder), threads=threads)
+
+
+def threads_per_task() -> int:
+    """Cores for one of this worker's tasks, so that networks running side by side do not fight."""
+    from distributed import get_worker
+
+    try:
+        side_by_side = get_worker().state.nthreads
+    except ValueError:
+        side_by_side = 1
+    return max(1, (os.cpu_count() or 1) // side_by_side)
+
+
+def tile_classes(model: str | Path, choices: TileClassSettings | None = None) -> TileClasses:
+    """The workflow for a model package's folder; verifies it. Raises ModelUnavailableError."""
+    package: ModelPackage = load_package(model)
+    document, choices = package.document, choices or TileClassSettings()
+    known = document.out_of_distribution
+    return TileClasses(
+        folder=os.path.abspath(model),
+        model=ModelIdentity(
+            name=document.name,
+            version=document.version,
+            sha256=document.weights_sha256,
+            licence=document.licence,
+        ),
+        classes=tuple(document.classes),
+        grid=Grid(document.tile.mpp, document.tile.size, min_tissue=choices.min_tissue),
+        strange_limit=known.limit if known else None,
+        choices=choices,
+    )
