@@ -162,7 +162,7 @@ def _picture_elsewhere(path: str | Path, file: Path, mpp: Given) -> None:
     drawn in order (no loading in the background), and nobody's settings are changed.
     """
     describe(path, mpp).close()  # what cannot be shown is said here, not through an exit code
-    request = json.dumps([os.path.abspath(path), os.path.abspath(file), mpp])
+    request = json.dumps([str(path), str(file), mpp])
     screen = nullcontext(dict(os.environ)) if has_screen() else virtual_screen()
     with screen as environment:
         environment |= {"NAPARI_CONFIG": "", "NAPARI_ASYNC": "0"}
