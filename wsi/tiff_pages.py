@@ -165,7 +165,7 @@ def _check_stream(page: tifffile.TiffPage, data: bytes, tile: Size) -> None:
     """Raise ValueError when an image codec would make more pixels than a tile has, or its end is lost."""
     if page.compression in JPEG:
         declared = _jpeg_size(data)
-        if b"\xff\xd9" not in data[-64:] and page.jpegheader is None:
+        if page.jpegheader is None and b"\xff\xd9" not in data.rstrip(b"\0")[-64:]:
             raise ValueError("the JPEG stream has no end: it was cut off")
     elif page.compression in JPEG_2000:
         declared = _jpeg_2000_size(data)
