@@ -92,7 +92,7 @@ def open_viewer(scene: Scene) -> Viewer:
         for name in ("classes", "nuclei", "cells", scene.layers[0].name)
         if name in viewer.layers
     )
-    viewer.reset_view(margin=0.02)
+    viewer.reset_view(layers=[viewer.layers[0]], margin=0.02)
     return viewer
 
 
@@ -141,7 +141,7 @@ def take_picture(viewer: Viewer, file: Path, *, canvas_only: bool = False) -> No
     """PNG of the window, or of its canvas, once all that is in view is drawn."""
     viewer.window.resize(*WINDOW)
     _drawn(viewer, canvas_only)
-    viewer.reset_view(margin=0.02)
+    viewer.reset_view(layers=[viewer.layers[0]], margin=0.02)
     picture = _drawn(viewer, canvas_only)
     for _ in range(MOST_DRAWS):
         before, picture = picture, _drawn(viewer, canvas_only)
