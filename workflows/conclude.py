@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 
 import pyarrow as pa
 
 from coverslip.errors import StoreIncompleteError
 from coverslip.tiling.geojson import tissue_features, write_geojson
-from coverslip.tiling.ome_zarr import write_region
+from coverslip.tiling.ome_zarr import finish_store, write_region
 from coverslip.tiling.plan import TilePlan
 from coverslip.tiling.tissue import TissueMask
 from coverslip.workflows.canvas import Painter, write_class_map, write_tissue
@@ -43,13 +44,14 @@ def finish(job: Job, prepared: Prepared) -> SlideResult:
         return read_result(job.home)
     slide = opened(job.ref)
     plan, tissue = plan_of(job, slide), tissue_of(job, slide)
-    parts = [_part(job, prepared, number) for number in range(len(prepared.shards))]
-    quality = _quality(job, slide, plan, tissue, parts)
+    parts = [_part(job.shard_path(n), prepared) for n in range(len(prepared.shards))]
+    copies = [_part(job.copy_path(n), prepared) for n in range(prepared.copies)]
+    quality = _quality(job, slide, plan, tissue, parts, copies)
     conclusion = _conclude(job, slide, plan, tissue, parts)
     result = _result(job, prepared, slide, quality, conclusion)
     names = [*_write_tables(job, conclusion), REPORT, ANNOTATIONS, STORE]
     write_geojson(job.home / ANNOTATIONS, [*tissue_features(tissue), *conclusion.features], prepared.request)
-    _finish_store(job, slide, tissue, plan, conclusion)
+    _finish_store(job, slide, tissue, plan, conclusion, copies)
     _write_report(job, slide, tissue, plan, conclusion, result)
     result = result.model_copy(update={"outputs": digests(job.home, names)})
     write_json(job.home / RESULT, result.model_dump(mode="json"))
@@ -57,27 +59,33 @@ def finish(job: Job, prepared: Prepared) -> SlideResult:
     return result
 
 
-def _part(job: Job, prepared: Prepared, number: int) -> Part:
-    part = read_part(job.shard_path(number), prepared.request)
+def _part(path: Path, prepared: Prepared) -> Part:
+    part = read_part(path, prepared.request)
     if part is None:
-        raise StoreIncompleteError(
-            str(job.shard_path(number)), "is missing or altered", "run again: it continues"
-        )
+        raise StoreIncompleteError(str(path), "is missing or altered", "run again: it continues")
     return part
 
 
-def _quality(job: Job, slide: Slide, plan: TilePlan, tissue: TissueMask, parts: list[Part]) -> Quality:
+def _damaged(copies: list[Part], level: int) -> int:
+    return sum(copy.numbers.get(str(level), 0) for copy in copies)
+
+
+def _quality(
+    job: Job, slide: Slide, plan: TilePlan, tissue: TissueMask, parts: list[Part], copies: list[Part]
+) -> Quality:
     looked = len(plan) * plan.size**2
     in_tiles = sum(part.numbers["damaged"] for part in parts) / looked if looked else 0.0
+    in_slide = _damaged(copies, 0) / slide.bounds.size.area
     most = job.settings.max_damage
-    if in_tiles > most:
-        raise too_damaged(slide, in_tiles, "of the tissue's pixels are missing or corrupt", most)
+    for fraction, where in ((in_tiles, "of the tissue's pixels"), (in_slide, "of its pixels")):
+        if fraction > most:
+            raise too_damaged(slide, fraction, f"{where} are missing or corrupt", most)
     return Quality(
         tissue_fraction=tissue.fraction,
         tissue_area_mm2=tissue.area_mm2,
         tiles=len(plan),
-        damaged_fraction=max(in_tiles, tissue.damaged_fraction),
-        damaged_overview_fraction=tissue.damaged_fraction,
+        damaged_fraction=max(in_tiles, in_slide),
+        damaged_slide_fraction=in_slide,
         damaged_tiles_fraction=in_tiles,
         missing_fraction=slide.facts.missing_fraction,
         pen_fraction=tissue.pen_fraction,
@@ -154,7 +162,9 @@ def _write_tables(job: Job, conclusion: Conclusion) -> list[str]:
     return list(conclusion.tables)
 
 
-def _finish_store(job: Job, slide: Slide, tissue: TissueMask, plan: TilePlan, conclusion: Conclusion) -> None:
+def _finish_store(
+    job: Job, slide: Slide, tissue: TissueMask, plan: TilePlan, conclusion: Conclusion, copies: list[Part]
+) -> None:
     """Make the levels that no stored level gives, add the labels, and move the store to its place.
 
     Killed between the move and `result.json`, the next run finds it there and leaves it.
@@ -166,6 +176,7 @@ def _finish_store(job: Job, slide: Slide, tissue: TissueMask, plan: TilePlan, co
         if level.stored is None:
             for box in pyramid.regions(number):
                 write_region(slide, pyramid, job.store, number, box)
+    finish_store(job.store, [_damaged(copies, number) for number in range(len(pyramid.levels))])
     write_tissue(job.store, tissue)
     painter = Painter.of(job.workflow.canvas, job.store, plan)
     if painter is not None:

@@ -74,15 +74,16 @@ class Abstention(Value):
 class Quality(Value):
     """What the pixels allow.
 
-    `damaged_fraction`: the larger of the damaged share of the overview and that of the tiles read.
-    `missing_fraction`: share of the stored tiles whose bytes the file's index says are absent.
+    `damaged_slide_fraction`: damaged share of the scanned part of level 0; `damaged_tiles_fraction`: of the
+    tiles that were looked at; `damaged_fraction`: the larger of both. `missing_fraction`: share of the
+    stored tiles whose bytes the file's index says are absent.
     """
 
     tissue_fraction: Share
     tissue_area_mm2: float
     tiles: int
     damaged_fraction: Share
-    damaged_overview_fraction: Share
+    damaged_slide_fraction: Share
     damaged_tiles_fraction: Share
     missing_fraction: Share | None
     pen_fraction: Share

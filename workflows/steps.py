@@ -9,6 +9,7 @@ that was killed continues, and gives the bytes an undisturbed one gives.
 from __future__ import annotations
 
 import os
+from collections import Counter
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -177,12 +178,16 @@ def score(job: Job, prepared: Prepared, number: int) -> Worked:
 
 
 def copy(job: Job, prepared: Prepared, number: int) -> Worked:
-    """One group of the pyramid's regions. Each is written whole or not at all, the same bytes each time."""
+    """One group of the pyramid's regions, and how many pixels of each level are damaged in them.
+
+    A region is written whole or not at all, the same bytes each time.
+    """
     path = job.copy_path(number)
     if read_part(path, prepared.request) is None:
         slide = opened(job.ref)
         plan = pyramid_of(job, slide)
+        damaged: Counter[str] = Counter()
         for level, box in copies_of(job, slide)[number]:
-            write_region(slide, plan, job.store, level, box)
-        write_part(path, Part(pa.table({})), prepared.request)
+            damaged[str(level)] += write_region(slide, plan, job.store, level, box)
+        write_part(path, Part(pa.table({}), damaged), prepared.request)
     return Worked(0)
