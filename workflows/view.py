@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import json
 import os
 import subprocess
@@ -81,7 +80,6 @@ def _close(viewer: Viewer) -> None:
 def open_viewer(scene: Scene) -> Viewer:
     """A new napari viewer with the layers of a scene, dressed. The scene must outlive it."""
     napari = require("napari")
-    _spare_none()
     viewer = napari.Viewer(title=f"{scene.title} — {RUO}")
     dress(viewer, scene)
     for layer in scene_data(scene):
@@ -94,18 +92,6 @@ def open_viewer(scene: Scene) -> Viewer:
     )
     viewer.reset_view(layers=[viewer.layers[0]], margin=0.02)
     return viewer
-
-
-def _spare_none() -> None:
-    """Keep PySide6 6.12 from ending the interpreter ("deallocating None") where None can be used up.
-
-    Measured with 6.12.0: each event handled in Python, each move of the mouse, drops some references to
-    None too many, and some ten thousand moves use up all there are. 6.9 and 6.11 do not; from Python 3.12
-    on None is immortal (PEP 683). An object's count is the first word of it in CPython.
-    """
-    version = require("qtpy").PYSIDE_VERSION or ""
-    if version.startswith("6.12.") and sys.version_info < (3, 12):
-        ctypes.c_ssize_t.from_address(id(None)).value += 1 << 40
 
 
 def dress(viewer: Viewer, scene: Scene) -> None:
