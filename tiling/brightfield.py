@@ -10,6 +10,9 @@ from numpy.typing import NDArray
 # are; on brightfield ones, crops of single hyperchromatic nuclei included, at most 66 %.
 DARK = 64
 DARK_SHARE = 0.8
+# Light of a lamp reaches all three channels somewhere, even between the darkest cells (59 of 255 at least);
+# a single fluorophore lights one or two, however brightly.
+NO_LAMP = 30
 
 
 def is_brightfield(rgb: NDArray[np.uint8], valid: NDArray[np.bool_]) -> bool:
@@ -23,4 +26,6 @@ def is_brightfield(rgb: NDArray[np.uint8], valid: NDArray[np.bool_]) -> bool:
     seen = np.asarray(cv2.resize(valid.astype(np.uint8) * 255, shape, interpolation=cv2.INTER_AREA)) >= 128
     if not seen.any():
         return True
-    return float((small[seen].max(axis=1) < DARK).mean()) <= DARK_SHARE
+    dark = float((small[seen].max(axis=1) < DARK).mean())
+    palest = float(np.percentile(small[seen].min(axis=1), 99.5))
+    return dark <= DARK_SHARE and palest >= NO_LAMP

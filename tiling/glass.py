@@ -22,6 +22,8 @@ SMALLEST_SHARE = 0.005
 LARGEST_FADE = 0.12
 # Side of the small picture to which the fade is fitted.
 FIT_SIDE = 128
+# Pixels enough to know a colour; of larger pictures every n-th is looked at.
+SAMPLE = 500_000
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -56,6 +58,8 @@ def estimate_glass(rgb: NDArray[np.uint8], valid: NDArray[np.bool_]) -> Glass:
     The glass is the brightest frequent colour that no stain explains; white that a program filled in
     (exactly 255) counts only when nothing else does. `valid`: bool (h, w), pixels to look at.
     """
+    stride = max(1, round((valid.size / SAMPLE) ** 0.5))
+    shape, rgb, valid = valid.shape, rgb[::stride, ::stride], valid[::stride, ::stride]
     density = optical_density(rgb)
     usable = valid & _glass_like(rgb, density)
     filled = (rgb == 255).all(axis=2)
@@ -69,16 +73,15 @@ def estimate_glass(rgb: NDArray[np.uint8], valid: NDArray[np.bool_]) -> Glass:
     noise = _noise(density, usable & ~filled, colour)
     fade = _fit_fade(density, usable & ~filled, colour, noise)
     if fade is not None:
-        noise = _noise(density - fade, usable & ~filled, colour)
+        noise = _noise(density - _enlarged(fade, valid.shape), usable & ~filled, colour)
+        fade = _enlarged(fade, shape)
     return Glass(colour, fade, noise, found=True)
 
 
-def darkening(rgb: NDArray[np.uint8], glass: Glass) -> NDArray[np.float32]:
-    """Optical density above that of the glass, of the channel that absorbs most: float32 (h, w)."""
+def above_glass(rgb: NDArray[np.uint8], glass: Glass) -> NDArray[np.float32]:
+    """log10 optical density above that of the glass, per channel: float32 (h, w, 3)."""
     density = optical_density(rgb) - glass.density
-    if glass.fade is not None:
-        density = density - glass.fade
-    return density.max(axis=2)
+    return density if glass.fade is None else density - glass.fade
 
 
 def _glass_like(rgb: NDArray[np.uint8], density: NDArray[np.float32]) -> NDArray[np.bool_]:
@@ -120,7 +123,7 @@ def _noise(density: NDArray[np.float32], glass: NDArray[np.bool_], colour: NDArr
 def _fit_fade(
     density: NDArray[np.float32], usable: NDArray[np.bool_], colour: NDArray[np.float32], noise: float
 ) -> NDArray[np.float32] | None:
-    """A quadratic surface through the glass, float32 (h, w, 3); None when it is even."""
+    """A quadratic surface through the glass, float32 (h', w', 3), small; None when it is even."""
     height, width = usable.shape
     factor = FIT_SIDE / max(width, height)
     small = (max(1, round(width * factor)), max(1, round(height * factor)))
@@ -129,10 +132,11 @@ def _fit_fade(
     )
     share = np.asarray(cv2.resize(usable.astype(np.float32), small, interpolation=cv2.INTER_AREA)).ravel()
     surface = _grow_surface(off, share > 0.9, _quadratic(small[1], small[0]), max(0.015, 2.5 * noise))
-    if surface is None:
-        return None
-    small_fade = surface.astype(np.float32).reshape(small[1], small[0], 3)
-    return np.asarray(cv2.resize(small_fade, (width, height), interpolation=cv2.INTER_LINEAR), np.float32)
+    return None if surface is None else surface.astype(np.float32).reshape(small[1], small[0], 3)
+
+
+def _enlarged(fade: NDArray[np.float32], shape: tuple[int, ...]) -> NDArray[np.float32]:
+    return np.asarray(cv2.resize(fade, (shape[1], shape[0]), interpolation=cv2.INTER_LINEAR), np.float32)
 
 
 def _grow_surface(

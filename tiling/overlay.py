@@ -49,7 +49,8 @@ def draw_plan(rgb: NDArray[np.uint8], plan: TilePlan, scale: tuple[float, float]
         corner = (round(x / scale[0]), round(y / scale[1]))
         opposite = (round((x + width) / scale[0]) - 1, round((y + height) / scale[1]) - 1)
         cv2.rectangle(drawn, corner, opposite, TILE_COLOUR, 1)
-    return with_notice(drawn, f"{len(plan)} tiles of {plan.size} px at {plan.mpp:g} µm/px")
+    # Pillow's own font has no µ.
+    return with_notice(drawn, f"{len(plan)} tiles of {plan.size} px, {plan.mpp:g} microns per pixel")
 
 
 def with_notice(rgb: NDArray[np.uint8], text: str = "") -> NDArray[np.uint8]:

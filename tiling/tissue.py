@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from coverslip.errors import NotBrightfieldError, RequestError
 from coverslip.tiling.brightfield import is_brightfield
-from coverslip.tiling.glass import Glass, estimate_glass, optical_density
+from coverslip.tiling.glass import Glass, above_glass, estimate_glass
 from coverslip.tiling.pen import PenSettings, find_pen
 from coverslip.tiling.regions import Mask, close, drop_small, fill_small
 from coverslip.wsi.geometry import Box, Mpp, Size
@@ -85,9 +85,7 @@ def detect_tissue(
     none = np.zeros(valid.shape, bool)
     blurred = _blur(rgb, settings.blur_um / mpp)
     glass = estimate_glass(blurred, valid)
-    density = optical_density(blurred) - glass.density
-    if glass.fade is not None:
-        density -= glass.fade
+    density = above_glass(blurred, glass)
     darker = density.max(axis=2)
     cut = _cut(darker[valid], glass.noise, settings)
     pen = find_pen(density, settings.pen, mpp) & valid if settings.pen else none
