@@ -7,14 +7,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import shutil
-import uuid
 from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import ValidationError
 
+from coverslip.atomic import replacing
 from coverslip.errors import ModelMismatchError, ModelUnavailableError, RequestError
 from coverslip.models.document import SCHEMA_NAME, SCHEMA_VERSION, ModelDocument
 
@@ -108,18 +106,15 @@ def write_package(folder: str | Path, document: ModelDocument, weights: bytes) -
         )
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise RequestError(str(folder), "is already there", "name another folder; no model is overwritten")
-    part = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}.part")
     try:
-        part.mkdir(parents=True)
-        (part / WEIGHTS).write_bytes(weights)
-        (part / DOCUMENT).write_text(document.model_dump_json(indent=2) + "\n", encoding="utf-8")
-        os.replace(part, folder)
+        with replacing(folder) as part:
+            part.mkdir()
+            (part / WEIGHTS).write_bytes(weights)
+            (part / DOCUMENT).write_text(document.model_dump_json(indent=2) + "\n", encoding="utf-8")
     except OSError as error:
         raise RequestError(
             str(folder), f"cannot be written ({error})", "name a folder you can write"
         ) from error
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
     return load_package(folder)
 
 

@@ -20,7 +20,6 @@ from coverslip.tiling.geojson import (
     Feature,
     feature_json,
     polygon_area,
-    simplify,
     tissue_features,
     write_geojson,
 )
@@ -76,18 +75,6 @@ def test_a_large_mask_is_traced_in_time_that_grows_with_its_edge():
     polygons = mask_polygons(mask)
     assert sum(map(polygon_area, polygons)) == mask.sum()
     assert len(polygons) == parts(mask)
-
-
-@given(st.floats(0.5, 6), st.integers(0, 2**31))
-@settings(max_examples=20, deadline=None)
-def test_simplified_outlines_are_valid_shorter_and_near(tolerance, seed):
-    mask = ndimage.gaussian_filter(np.random.default_rng(seed).random((60, 60)), 4) > 0.5
-    for polygon in mask_polygons(mask):
-        small = simplify(polygon, tolerance)
-        before, after = (shapely.Polygon(p[0], p[1:]) for p in (polygon, small))
-        assert after.is_valid
-        assert len(small[0]) <= len(polygon[0])
-        assert before.exterior.hausdorff_distance(after.exterior) <= tolerance * 1.5 + 1e-9
 
 
 def tissue() -> TissueMask:

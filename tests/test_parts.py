@@ -8,15 +8,8 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from coverslip.workflows.files import (
-    Part,
-    clear_temporaries,
-    output_digest,
-    read_part,
-    replacing,
-    write_json,
-    write_part,
-)
+from coverslip.atomic import clear_temporaries, replacing
+from coverslip.workflows.files import Part, output_digest, read_part, write_json, write_part
 
 PART = Part(pa.table({"x": [1, 2, 3], "p": [0.5, 0.25, 1.0]}), {"damaged": 7})
 

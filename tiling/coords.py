@@ -8,8 +8,8 @@ from pathlib import PurePath
 import h5py
 import numpy as np
 
+from coverslip.atomic import replacing
 from coverslip.errors import RequestError
-from coverslip.tiling.atomic import replacing
 from coverslip.tiling.plan import TilePlan
 from coverslip.wsi.geometry import Level, Mpp
 from coverslip.wsi.slide import Slide

@@ -16,9 +16,9 @@ import numpy as np
 import shapely
 from numpy.typing import NDArray
 
+from coverslip.atomic import replacing
 from coverslip.errors import RequestError
 from coverslip.ruo import RUO
-from coverslip.tiling.atomic import replacing
 from coverslip.tiling.rings import Polygon, mask_polygons
 from coverslip.tiling.tissue import TissueMask
 from coverslip.wsi.pixels import Rgb
@@ -59,32 +59,20 @@ class Feature:
             )
 
 
-def tissue_features(tissue: TissueMask, tolerance: float = 0.0) -> list[Feature]:
-    """Outlines of tissue and of marker, one annotation per connected part, holes kept.
-
-    `tolerance`: level-0 pixels by which an outline may be straightened (Douglas-Peucker); 0 keeps the edges
-    of the mask's pixels.
-    """
+def tissue_features(tissue: TissueMask) -> list[Feature]:
+    """Outlines of tissue and of marker along the mask's pixels, one annotation per part, holes kept."""
     area = tissue.mpp.x * tissue.mpp.y / (tissue.scale_x * tissue.scale_y)
     found = []
     for mask, label, colour in ((tissue.mask, "Tissue", TISSUE_COLOUR), (tissue.pen, "Pen", PEN_COLOUR)):
         for polygon in mask_polygons(mask, tissue.scale_x, tissue.scale_y):
             sizes = MappingProxyType({"Area µm^2": round(polygon_area(polygon) * area, 2)})
-            shape = simplify(polygon, tolerance) if tolerance > 0 else polygon
-            found.append(Feature((shape,), label, colour, measurements=sizes, locked=True))
+            found.append(Feature((polygon,), label, colour, measurements=sizes, locked=True))
     return found
 
 
 def polygon_area(polygon: Polygon) -> float:
     """Area inside the outline and outside the holes, in the square of the coordinates' unit."""
     return float(shapely.Polygon(polygon[0], polygon[1:]).area)
-
-
-def simplify(polygon: Polygon, tolerance: float) -> Polygon:
-    """The polygon with fewer points, none of its outline moved by more than `tolerance`; stays valid."""
-    shape = shapely.simplify(shapely.Polygon(polygon[0], polygon[1:]), tolerance, preserve_topology=True)
-    rings = (shape.exterior, *shape.interiors) if isinstance(shape, shapely.Polygon) else ()
-    return tuple(np.asarray(ring.coords)[:-1] for ring in rings) or polygon
 
 
 def feature_json(feature: Feature, key: str = "") -> dict:

@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from coverslip.atomic import replacing
 from coverslip.errors import RequestError
 from coverslip.ruo import RUO
-from coverslip.tiling.atomic import replacing
 from coverslip.tiling.geojson import PEN_COLOUR, TISSUE_COLOUR
 from coverslip.tiling.plan import TilePlan
 from coverslip.tiling.regions import Mask

@@ -9,8 +9,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from coverslip.atomic import replacing
 from coverslip.errors import StoreIncompleteError, StoreVersionError
-from coverslip.tiling.atomic import replacing
 from coverslip.tiling.plan import TilePlan
 from coverslip.wsi.geometry import Mpp, Size
 

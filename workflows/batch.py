@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from coverslip.atomic import discard
 from coverslip.errors import CoverslipError, SlideError
 from coverslip.workflows import steps
 from coverslip.workflows.clock import now
 from coverslip.workflows.conclude import finish
-from coverslip.workflows.files import discard
 from coverslip.workflows.job import Job
 from coverslip.workflows.progress import Watcher
 from coverslip.workflows.result import SlideResult

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from coverslip.errors import RequestError
 
@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from distributed import Client
 
 CONNECT_SECONDS = 15
+# None switches it off; the type hints of distributed know text only.
+NO_DASHBOARD = cast(str, None)
 
 
 @contextmanager
@@ -41,7 +43,7 @@ def connected(scheduler: str | None, workers: int | None) -> Iterator[Client]:
             n_workers=1,
             threads_per_worker=threads,
             processes=False,
-            dashboard_address="",
+            dashboard_address=NO_DASHBOARD,
             silence_logs=50,
         ) as cluster,
         Client(cluster, set_as_default=False) as client,

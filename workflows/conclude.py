@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from coverslip.atomic import discard, replacing
 from coverslip.errors import StoreIncompleteError
 from coverslip.tiling.geojson import tissue_features, write_geojson
 from coverslip.tiling.ome_zarr import finish_store, write_region
@@ -16,7 +17,7 @@ from coverslip.tiling.plan import TilePlan
 from coverslip.tiling.tissue import TissueMask
 from coverslip.workflows.canvas import Painter, write_class_map, write_tissue
 from coverslip.workflows.clock import now
-from coverslip.workflows.files import Part, discard, read_part, replacing, write_json, write_table
+from coverslip.workflows.files import Part, read_part, write_json, write_table
 from coverslip.workflows.job import Job
 from coverslip.workflows.outputs import RESULT, STORE, digests, read_result
 from coverslip.workflows.pictures import galleries, overviews

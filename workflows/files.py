@@ -1,13 +1,11 @@
-"""Writing so that a half-written file is never taken for a whole one."""
+"""Files of a result: parts that say whether they are whole, tables, documents, and their digests."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import os
-import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,29 +13,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from coverslip.atomic import replacing
 from coverslip.wsi.digest import file_sha256, files_below
 
 PART_SCHEMA = b"coverslip.part/1"
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A temporary name beside `path` to write to; renamed to it when the block ends well, else removed."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.{os.urandom(4).hex()}.tmp")
-    try:
-        yield temporary
-        os.replace(temporary, path)
-    finally:
-        discard(temporary)
-
-
-def discard(path: Path) -> None:
-    """Remove a file or a folder, if it is there."""
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
 
 
 def write_json(path: Path, document: Any) -> None:
@@ -104,16 +83,6 @@ def _content(part: Part) -> str:
     digest = hashlib.sha256(json.dumps(dict(part.numbers), sort_keys=True).encode())
     digest.update(sink.getvalue())
     return digest.hexdigest()
-
-
-def clear_temporaries(folder: Path) -> None:
-    """Remove what a killed process left half-written below `folder`; only while nobody writes there.
-
-    `.tmp` is ours, `.partial` is how zarr names a chunk before it renames it.
-    """
-    for pattern in (".*.tmp", "*.partial"):
-        for path in list(folder.rglob(pattern)):
-            discard(path)
 
 
 def write_table(path: Path, table: pa.Table, schema: str) -> None:

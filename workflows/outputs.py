@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -21,12 +22,13 @@ def digests(home: Path, names: Sequence[str]) -> dict[str, str]:
     return {name: output_digest(home / name) for name in sorted(names)}
 
 
-def read_result(home: Path) -> SlideResult:
+def read_result(folder: str | os.PathLike[str]) -> SlideResult:
     """The result in a folder `OUT/slides/<id>`.
 
     Raises StoreIncompleteError when there is none or it is cut off, StoreVersionError when another
     version's schema wrote it.
     """
+    home = Path(folder)
     path = home / RESULT
     again = "run again with the same output folder: it continues"
     try:

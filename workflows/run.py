@@ -12,12 +12,13 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from coverslip.atomic import discard
 from coverslip.errors import RequestError, StoreVersionError
 from coverslip.ruo import RUO
 from coverslip.workflows.batch import BatchReport, run_jobs
 from coverslip.workflows.clock import now
 from coverslip.workflows.cluster import connected
-from coverslip.workflows.files import discard, write_json, write_table
+from coverslip.workflows.files import write_json, write_table
 from coverslip.workflows.inputs import Inputs, gather, slide_ids
 from coverslip.workflows.job import Job, RunSettings
 from coverslip.workflows.progress import Silent, Watcher

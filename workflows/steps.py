@@ -15,13 +15,14 @@ from functools import lru_cache
 
 import pyarrow as pa
 
+from coverslip.atomic import clear_temporaries, discard
 from coverslip.errors import DamagedSlideError, SlideInformationError
 from coverslip.tiling.ome_zarr import create_store, write_region
 from coverslip.tiling.plan import FINEST, TilePlan, plan_tiles
 from coverslip.tiling.pyramid import PyramidPlan, plan_pyramid
 from coverslip.tiling.tissue import TissueMask, find_tissue, require_brightfield
 from coverslip.workflows.canvas import Painter
-from coverslip.workflows.files import Part, clear_temporaries, discard, read_part, write_part
+from coverslip.workflows.files import Part, read_part, write_part
 from coverslip.workflows.job import Job
 from coverslip.workflows.outputs import RESULT, STORE, is_done
 from coverslip.wsi import Box, Slide, SlideRef
