@@ -15,6 +15,8 @@ from coverslip.wsi.pixels import Raw, Rgb
 
 Kind = Literal["brightfield", "fluorescence", "multichannel"]
 WHITE: Rgb = (255, 255, 255)
+# A label or macro image is read whole: 2**26 pixels are 200 MB; real ones have some 2**21.
+LARGEST_ASSOCIATED = 1 << 26
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from math import ceil
 
@@ -23,7 +23,7 @@ INDEX_ERRORS = (
     AttributeError,
     LookupError,
     OSError,
-    RecursionError,
+    RuntimeError,
     TypeError,
     ValueError,
     struct.error,
@@ -41,10 +41,14 @@ class StoredGrid:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TiffIndex:
-    """Of the first image: `orientation` (TIFF 6.0 tag 274; 1 when it states none), and `has_alpha`."""
+    """Of the first image: `orientation` (TIFF 6.0 tag 274; 1 when it states none), and `has_alpha`.
+
+    `largest_segment`: values in the largest tile or strip of all images.
+    """
 
     orientation: int
     has_alpha: bool
+    largest_segment: int
     missing_fraction: float
     grids: tuple[StoredGrid, ...]
 
@@ -64,11 +68,20 @@ def read_index(path: str) -> TiffIndex | None:
             return TiffIndex(
                 orientation=orientation_of(first),
                 has_alpha=has_alpha(first),
+                largest_segment=max(segment_of(page) for page in pages),
                 missing_fraction=absent_share(first.dataoffsets, first.databytecounts, end),
-                grids=tuple(_grid(page, end) for page in pages if page.is_tiled and page.planarconfig == 1),
+                grids=tuple(_grids(pages, end)),
             )
     except INDEX_ERRORS:
         return None
+
+
+def segment_of(page: tifffile.TiffPage) -> int:
+    """Values in one of its tiles or strips."""
+    samples = page.samplesperpixel if page.planarconfig == 1 else 1
+    if page.is_tiled:
+        return page.tilewidth * page.tilelength * samples
+    return page.imagewidth * min(page.rowsperstrip or page.imagelength, page.imagelength) * samples
 
 
 def orientation_of(page: tifffile.TiffPage) -> int:
@@ -76,22 +89,22 @@ def orientation_of(page: tifffile.TiffPage) -> int:
     return int(tag.value) if tag is not None else 1
 
 
-def _grid(page: tifffile.TiffPage, end: int) -> StoredGrid:
-    columns, rows = ceil(page.imagewidth / page.tilewidth), ceil(page.imagelength / page.tilelength)
-    absent = absent_tiles(page.dataoffsets, page.databytecounts, end)
-    return StoredGrid(
-        Size(page.imagewidth, page.imagelength),
-        Size(page.tilewidth, page.tilelength),
-        absent.reshape(rows, columns),
-    )
+def _grids(pages: Iterable[tifffile.TiffPage], end: int) -> Iterator[StoredGrid]:
+    """Of the tiled images whose lists are as long as their tiles are many."""
+    for page in pages:
+        if not page.is_tiled or page.planarconfig != 1:
+            continue
+        size, tile = Size(page.imagewidth, page.imagelength), Size(page.tilewidth, page.tilelength)
+        columns, rows = ceil(size.width / tile.width), ceil(size.height / tile.height)
+        if len(page.dataoffsets) == len(page.databytecounts) == rows * columns:
+            absent = absent_tiles(page.dataoffsets, page.databytecounts, end)
+            yield StoredGrid(size, tile, absent.reshape(rows, columns))
 
 
 def absent_tiles(offsets: Sequence[int], counts: Sequence[int], end: int) -> NDArray[np.bool_]:
-    """True for each (offset, byte count) pair that is zero or reaches past `end`; raises ValueError for
-    lists of different length."""
-    at, count = np.asarray(offsets, np.uint64), np.asarray(counts, np.uint64)
-    if at.shape != count.shape:
-        raise ValueError("offsets and byte counts differ in number")
+    """True for each (offset, byte count) pair that is zero or reaches past `end`, or lacks its other half."""
+    at, count = np.zeros((2, max(len(offsets), len(counts))), np.uint64)
+    at[: len(offsets)], count[: len(counts)] = offsets, counts
     stop = np.uint64(end)
     return (at == 0) | (count == 0) | (at > stop) | (count > stop - np.minimum(at, stop))
 

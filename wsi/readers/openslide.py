@@ -14,12 +14,13 @@ from openslide import OpenSlide, OpenSlideError
 
 from coverslip.errors import UnreadableSlideError, UnsupportedSlideError
 from coverslip.wsi.digest import files_below
-from coverslip.wsi.facts import WHITE, Facts
+from coverslip.wsi.facts import LARGEST_ASSOCIATED, WHITE, Facts
 from coverslip.wsi.geometry import Box, Mpp, Size
 from coverslip.wsi.levels import build_levels
 from coverslip.wsi.pixels import Raw, Rgb
 from coverslip.wsi.source import Source
 from coverslip.wsi.tiff_index import TiffIndex, read_index
+from coverslip.wsi.tiff_pages import LARGEST_SEGMENT
 
 # Formats that store only what was scanned: a pixel they lack was never there.
 # https://openslide.org/formats/ ; Aperio's zero-length tiles are an encoder fault, not of this kind.
@@ -58,6 +59,12 @@ def open_reader(source: Source, z: int | None) -> OpenSlideReader:
     """`z` is ignored: OpenSlide shows one plane."""
     entry = _entry(source)
     assert entry is not None
+    index = read_index(entry) if source.is_tiff else None
+    if index is not None and index.largest_segment > LARGEST_SEGMENT * 4:
+        # OpenSlide ends the whole process when it cannot have the memory for one.
+        raise UnsupportedSlideError(
+            source.path, "is stored in pieces too large for OpenSlide", "use tiffslide"
+        )
     try:
         handle = OpenSlide(entry)
     except OpenSlideError as error:
@@ -68,7 +75,6 @@ def open_reader(source: Source, z: int | None) -> OpenSlideReader:
         raise UnsupportedSlideError(
             source.path, "is an OME-TIFF, which OpenSlide does not know", "use tiffslide"
         )
-    index = read_index(entry) if source.is_tiff else None
     if index is not None and index.orientation != 1:
         handle.close()
         # It would turn each stored tile by itself and leave them in their places: a jumbled picture.
@@ -167,6 +173,12 @@ class OpenSlideReader:
 
     def read_associated(self, name: str) -> NDArray[np.uint8]:
         handle = self._handle
+        width, height = (
+            _number(dict(self.facts.properties), f"openslide.associated.{name}.{side}") or 0
+            for side in ("width", "height")
+        )
+        if width * height > LARGEST_ASSOCIATED:
+            raise UnreadableSlideError(self._path, f"its image {name!r} claims to be huge", "leave it out")
         try:
             return np.asarray(handle.associated_images[name].convert("RGB"))
         except OpenSlideError as error:

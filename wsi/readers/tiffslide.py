@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from tiffslide import TiffSlide
 
 from coverslip.errors import CoverslipError, RequestError, UnreadableSlideError, UnsupportedSlideError
-from coverslip.wsi.facts import Facts, Kind
+from coverslip.wsi.facts import LARGEST_ASSOCIATED, Facts, Kind
 from coverslip.wsi.geometry import Box, Mpp
 from coverslip.wsi.levels import build_levels
 from coverslip.wsi.ome_xml import OmeImage, read_ome, refuse_entities
@@ -115,12 +115,25 @@ class TiffReader:
         return self._images[level].read(box)
 
     def read_associated(self, name: str) -> NDArray[np.uint8]:
+        try:
+            raw = self._image(name)
+        except CoverslipError:
+            raise
+        except INDEX_ERRORS as error:
+            raise self._corrupt(name) from error
+        if raw.corrupt is not None and raw.corrupt.all():
+            raise self._corrupt(name)
+        return raw.rgb
+
+    def _image(self, name: str) -> Raw:
         page = self._associated[name]
         image = stored_image(page, self._fetch, self._slide.ts_tifffile.filehandle.size, self._subject)
-        raw = image.read(image.size.box)
-        if raw.corrupt is not None and raw.corrupt.all():
-            raise UnreadableSlideError(self._subject, f"its image {name!r} is corrupt", "leave it out")
-        return raw.rgb
+        if not is_brightfield(page) or image.size.area > LARGEST_ASSOCIATED:
+            raise self._corrupt(name)
+        return image.read(image.size.box)
+
+    def _corrupt(self, name: str) -> UnreadableSlideError:
+        return UnreadableSlideError(self._subject, f"its image {name!r} is corrupt", "leave it out")
 
     def close(self) -> None:
         self._slide.close()
