@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from coverslip.errors import RequestError
 from coverslip.tiling.plan import TilePlan
 from coverslip.wsi import Field, Mpp, Pixels, Size, Slide
 
@@ -60,13 +61,27 @@ class SupplySettings:
     ahead: int = 1
     halo: int = 0
 
+    def __post_init__(self) -> None:
+        if self.batch < 1 or self.ahead < 0 or self.halo < 0:
+            raise RequestError(
+                f"batch {self.batch}, ahead {self.ahead}, halo {self.halo}",
+                "cannot be supplied",
+                "give a batch of at least 1, and 0 or more of the others",
+            )
+
 
 def supply(slide: Slide, plan: TilePlan, rows: range, settings: SupplySettings) -> Iterator[TileBatch]:
     """The tiles of `rows`, in order; a batch is never larger than `settings.batch`.
 
     Memory is (ahead + 2) batches, whatever the plan's length. Errors of the slide are raised where the
-    batch is asked for.
+    batch is asked for. Raises RequestError for rows the plan does not have, or that leave some out.
     """
+    if rows.step != 1 or not 0 <= rows.start <= rows.stop <= len(plan):
+        raise RequestError(f"{rows}", f"is no part of a plan of {len(plan)} tiles", "give start and stop")
+    return _ahead(slide, plan, rows, settings)
+
+
+def _ahead(slide: Slide, plan: TilePlan, rows: range, settings: SupplySettings) -> Iterator[TileBatch]:
     starts = iter(range(rows.start, rows.stop, settings.batch))
     with ThreadPoolExecutor(1, thread_name_prefix="supply") as pool:
         pending: deque[Future[TileBatch]] = deque()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import traceback
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -9,7 +10,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from coverslip.atomic import discard
 from coverslip.errors import CoverslipError, SlideError
 from coverslip.workflows import steps
 from coverslip.workflows.clock import now
@@ -125,8 +125,9 @@ class Batch:
             del self._slides[other]
         self._client.cancel(list(slide.waits_for))
         if isinstance(error, SlideError):
-            # What is wrong with the slide stays wrong: there is nothing to continue.
-            discard(slide.job.parts)
+            # What is wrong with the slide stays wrong: there is nothing to continue. Tasks that had begun
+            # may still write there; what they leave is discarded when the slide is next prepared.
+            shutil.rmtree(slide.job.parts, ignore_errors=True)
         self._failures[slide.job.id] = describe(slide.job, error, future.traceback(), self._errors)
         self._watcher.finished(slide.job.id, f"failed: {self._failures[slide.job.id].message}")
 

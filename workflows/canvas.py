@@ -73,7 +73,7 @@ class Painter:
             scale_um=(self.plan.mpp, self.plan.mpp),
             translation_um=_origin_um(self.plan, self.plan.mpp),
             colours=self.canvas.colours,
-            settings=LabelSettings(chunk=side // ceil(side / 1024), shard=side),
+            settings=LabelSettings(chunk=_chunk(side), shard=side),
         )
 
     def paint(self, blocks: Mapping[int, NDArray[np.uint8]]) -> None:
@@ -85,6 +85,12 @@ class Painter:
 
     def finish(self) -> None:
         finish_label(self.store, self.canvas.name)
+
+
+def _chunk(side: int) -> int:
+    """Largest whole part of a tile's side that viewers fetch at ease, 128 to 1024 pixels; else all of it."""
+    whole = (side // n for n in range(ceil(side / 1024), side // 128 + 1) if side % n == 0)
+    return next(whole, side)
 
 
 def write_tissue(store: Path, tissue: TissueMask) -> None:

@@ -7,6 +7,7 @@ failed, the others are done; 130 interrupted.
 from __future__ import annotations
 
 import importlib
+import io
 import sys
 from collections.abc import Sequence
 
@@ -54,6 +55,10 @@ def coverslip() -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point of the command `coverslip`: runs it and exits with its code."""
+    for stream in (sys.stdout, sys.stderr):
+        # File names need not be UTF-8, and terminals need not know µ: both are shown as escapes.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     sys.exit(run(arguments))
 
 
@@ -70,4 +75,9 @@ def run(arguments: Sequence[str] | None = None) -> int:
     except CoverslipError as error:
         click.echo(f"Error: {error}", err=True)
         return SOME_FAILED if isinstance(error, SlideError) else WRONG_REQUEST
+    except OSError as error:
+        what = error.strerror or str(error)
+        where = "" if error.filename is None else f"{error.filename}: "
+        click.echo(f"Error: {where}{what}; see that it can be read or written, and has space", err=True)
+        return WRONG_REQUEST
     return code if isinstance(code, int) else 0

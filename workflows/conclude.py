@@ -22,7 +22,15 @@ from coverslip.workflows.job import Job
 from coverslip.workflows.outputs import RESULT, STORE, digests, read_result
 from coverslip.workflows.pictures import galleries, overviews
 from coverslip.workflows.report import render_report
-from coverslip.workflows.result import MppValue, Provenance, Quality, SlideIdentity, SlideResult, Times
+from coverslip.workflows.result import (
+    Abstention,
+    MppValue,
+    Provenance,
+    Quality,
+    SlideIdentity,
+    SlideResult,
+    Times,
+)
 from coverslip.workflows.steps import Prepared, opened, plan_of, pyramid_of, tissue_of, too_damaged
 from coverslip.workflows.workflow import Conclusion
 from coverslip.wsi import Slide
@@ -95,8 +103,15 @@ def _quality(
 
 def _conclude(job: Job, slide: Slide, plan: TilePlan, tissue: TissueMask, parts: list[Part]) -> Conclusion:
     if not parts:
-        tiles = pa.table({"x": plan.x, "y": plan.y, "tissue": plan.tissue})
-        return Conclusion("no tissue", (), tables={"tiles.parquet": tiles})
+        tables = {"tiles.parquet": pa.table({"x": plan.x, "y": plan.y, "tissue": plan.tissue})}
+        if tissue.is_empty:
+            return Conclusion("no tissue", (), tables=tables)
+        why = (
+            f"there are {tissue.area_mm2:.2g} mm² of tissue, but no tile of {plan.size * plan.mpp:g} µm "
+            f"holds {job.workflow.grid.min_tissue:.0%} of it"
+        )
+        nothing = Abstention(what="everything", why=why)
+        return Conclusion("too little tissue in any tile", (), abstentions=(nothing,), tables=tables)
     return job.workflow.conclude(slide, plan, tissue, pa.concat_tables([part.table for part in parts]))
 
 
@@ -119,7 +134,7 @@ def _result(
             stain=job.stain,
         ),
         workflow=job.workflow.name,
-        status="done" if quality.tiles else "no tissue",
+        status="done" if quality.tissue_fraction else "no tissue",
         summary=conclusion.summary,
         findings=conclusion.findings,
         measurements=conclusion.measurements,

@@ -20,10 +20,13 @@ PART_SCHEMA = b"coverslip.part/1"
 
 
 def write_json(path: Path, document: Any) -> None:
-    """Sorted keys, two spaces, UTF-8, newline at the end: the same document is the same bytes."""
+    """Sorted keys, two spaces, UTF-8, newline at the end: the same document is the same bytes.
+
+    A file name that is not UTF-8 is written as JSON's escapes, and read back with the bytes it has.
+    """
     with replacing(path) as temporary:
         text = json.dumps(document, indent=2, sort_keys=True, ensure_ascii=False)
-        temporary.write_text(text + "\n", encoding="utf-8")
+        temporary.write_text(text + "\n", encoding="utf-8", errors="backslashreplace")
 
 
 def output_digest(path: Path) -> str:

@@ -5,13 +5,21 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
 from math import ceil
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from coverslip.models.nuclei import Nuclei, NucleiSettings, find_nuclei, margin_um, measure_nuclei
+from coverslip.errors import RequestError
+from coverslip.models.nuclei import (
+    WORKING_MPP,
+    Nuclei,
+    NucleiSettings,
+    find_nuclei,
+    margin_um,
+    measure_nuclei,
+)
 from coverslip.tiling.plan import TilePlan
 from coverslip.tiling.stain import H_DAB, StainVectors, estimate_background, residual_share, separate
 from coverslip.tiling.supply import SupplySettings, TileBatch, supply
@@ -42,6 +50,19 @@ class IhcSettings:
     site: Site = "nucleus"
     nuclei: NucleiSettings = field(default_factory=NucleiSettings)
     score: IhcScoreSettings = field(default_factory=IhcScoreSettings)
+
+    def __post_init__(self) -> None:
+        low, high = WORKING_MPP
+        if not low <= self.mpp <= high:
+            raise RequestError(
+                f"{self.mpp:g} µm/px", "is no resolution for nuclei", f"give {low:g} to {high:g}, best 0.5"
+            )
+        if self.tile < 1 or self.shard < 1:
+            raise RequestError(
+                f"tile {self.tile}, shard {self.shard}", "hold nothing", "give at least 1 of each"
+            )
+        if self.site not in get_args(Site):
+            raise RequestError(f"site {self.site!r}", "is not known", f"name one of {get_args(Site)}")
 
     @property
     def found_by(self) -> NucleiSettings:
@@ -79,7 +100,7 @@ class Ihc:
         vectors = vectors_of(slide, tissue.settings.mpp)
         tables, blocks, damaged = [], {}, 0
         for batch in supply(slide, plan, rows, SupplySettings(batch=1, halo=self._halo())):
-            table, block = self._look(batch, vectors, slide, tissue)
+            table, block = self._look(batch, vectors, slide, plan, tissue)
             tables.append(table)
             blocks[int(batch.rows[0])] = block
             damaged += batch.damaged_pixels
@@ -89,7 +110,7 @@ class Ihc:
         return ceil(margin_um(self.choices.found_by) / self.choices.mpp)
 
     def _look(
-        self, batch: TileBatch, vectors: StainVectors, slide: Slide, tissue: TissueMask
+        self, batch: TileBatch, vectors: StainVectors, slide: Slide, plan: TilePlan, tissue: TissueMask
     ) -> tuple[pa.Table, NDArray[np.uint8]]:
         """One tile: the nuclei whose centroid lies in it, and its block of the class image.
 
@@ -104,12 +125,8 @@ class Ihc:
         seen = tissue.contains(x, y)
         bins = np.searchsorted(np.asarray(self.choices.score.thresholds), nuclei.dab, side="right")
         value = np.concatenate([[0], np.where(seen, bins + 1, 0)]).astype(np.uint8)
-        return _rows(nuclei, x, y, bins, seen & self._owned(nuclei, batch.halo)), value[labels][batch.core]
-
-    def _owned(self, nuclei: Nuclei, halo: int) -> NDArray[np.bool_]:
-        """Centroid in the tile itself, half-open: of tiles side by side exactly one owns a nucleus."""
-        end = halo + self.choices.tile
-        return (nuclei.x >= halo) & (nuclei.x < end) & (nuclei.y >= halo) & (nuclei.y < end)
+        seen &= _owned(x, y, plan, int(batch.rows[0]), slide)
+        return _rows(nuclei, x, y, bins, seen), value[labels][batch.core]
 
     def conclude(self, slide: Slide, plan: TilePlan, tissue: TissueMask, table: pa.Table) -> Conclusion:
         score = score_ihc(table["dab_od_mean"].to_numpy(), self.choices.score)
@@ -168,6 +185,22 @@ class Ihc:
             ),
             *counted,
         )
+
+
+def _owned(x: NDArray, y: NDArray, plan: TilePlan, row: int, slide: Slide) -> NDArray[np.bool_]:
+    """Whether each place (level-0 pixels) lies from this tile's corner to before the next one's.
+
+    Corners are rounded to whole pixels, so that a tile's own extent leaves gaps and overlaps between
+    neighbours; from corner to corner there are none. 1e-6 px forgives floating point.
+    """
+    inside = np.ones(len(x), bool)
+    for place, corner, start, step in (
+        (x, int(plan.x[row]), slide.bounds.x, plan.step[0]),
+        (y, int(plan.y[row]), slide.bounds.y, plan.step[1]),
+    ):
+        following = start + np.round((np.rint((corner - start) / step) + 1) * step)
+        inside &= (place >= corner - 1e-6) & (place < following - 1e-6)
+    return inside
 
 
 def _rows(nuclei: Nuclei, x: NDArray, y: NDArray, bins: NDArray, keep: NDArray[np.bool_]) -> pa.Table:

@@ -236,6 +236,15 @@ def _names(wsi: str, path: str, slides_csv: Path | None) -> bool:
     return wsi in {name, os.path.splitext(name)[0]}
 
 
+def printable(path: str) -> str:
+    """The path as text; what is not UTF-8 in it as backslash escapes.
+
+    >>> printable("/a/Pr\\udce4parat.svs")
+    '/a/Pr\\\\xe4parat.svs'
+    """
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
 def slide_ids(paths: Sequence[str]) -> dict[str, str]:
     """A folder name for each path: its own name made safe; a short digest of the path where two are alike.
 
@@ -247,7 +256,7 @@ def slide_ids(paths: Sequence[str]) -> dict[str, str]:
     return {
         path: name
         if counts[name.casefold()] == 1
-        else f"{name}-{hashlib.sha256(path.encode()).hexdigest()[:8]}"
+        else f"{name}-{hashlib.sha256(os.fsencode(path)).hexdigest()[:8]}"
         for path, name in plain.items()
     }
 

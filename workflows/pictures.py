@@ -38,7 +38,7 @@ def overviews(slide: Slide, tissue: TissueMask, plan: TilePlan, conclusion: Conc
 def _at_most(rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """No side longer than `LONGEST`."""
     scale = min(1.0, LONGEST / max(rgb.shape[:2]))
-    size = round(rgb.shape[1] * scale), round(rgb.shape[0] * scale)
+    size = max(1, round(rgb.shape[1] * scale)), max(1, round(rgb.shape[0] * scale))
     return np.asarray(cv2.resize(rgb, size, interpolation=cv2.INTER_AREA), np.uint8)
 
 

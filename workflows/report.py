@@ -71,4 +71,4 @@ def format_interval(measurement: Measurement) -> str:
     interval = measurement.interval
     if interval is None:
         return ""
-    return f"{interval.low:.3g} to {interval.high:.3g} ({interval.level:.0%} {interval.method})"
+    return f"{interval.low:.3g} to {interval.high:.3g} ({100 * interval.level:g} % {interval.method})"

@@ -1,11 +1,13 @@
 """The result of one slide: one document, of which every report and export is a view.
 
-JSON with a schema of its own name and version (`coverslip.slide-result`, 1); the JSON schema is in
-`docs/schema/` and `SlideResult.model_json_schema()` gives it. Positions are level-0 pixels, (x, y).
+JSON with a schema of its own name and version (`coverslip.slide-result`, 1). The JSON schema is
+`docs/schema/slide-result-1.json`, written by `python -m coverslip.workflows.result`. Positions are level-0
+pixels, (x, y).
 """
 
 from __future__ import annotations
 
+import json
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -18,9 +20,10 @@ Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class Value(BaseModel):
-    """Frozen; unknown keys are an error, so that a misspelt one is not lost."""
+    """Frozen; unknown keys are an error, so that a misspelt one is not lost; no NaN or infinity, which JSON
+    does not have."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class Interval(Value):
@@ -161,3 +164,16 @@ class SlideResult(Value):
     provenance: Provenance
     outputs: dict[str, str]
     times: Times
+
+
+def schema_text() -> str:
+    """The JSON schema of `SlideResult` (draft 2020-12), sorted keys, newline at the end."""
+    schema = {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        **SlideResult.model_json_schema(mode="serialization"),
+    }
+    return json.dumps(schema, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+
+
+if __name__ == "__main__":
+    print(schema_text(), end="")

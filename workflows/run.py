@@ -19,7 +19,7 @@ from coverslip.workflows.batch import BatchReport, run_jobs
 from coverslip.workflows.clock import now
 from coverslip.workflows.cluster import connected
 from coverslip.workflows.files import write_json, write_table
-from coverslip.workflows.inputs import Inputs, gather, slide_ids
+from coverslip.workflows.inputs import Inputs, gather, printable, slide_ids
 from coverslip.workflows.job import Job, RunSettings
 from coverslip.workflows.progress import Silent, Watcher
 from coverslip.workflows.workflow import Workflow
@@ -125,18 +125,9 @@ def execute(
 
 def _prepare_folder(plan: RunPlan, overwrite: bool) -> None:
     """Refuse a folder that holds something else; with `overwrite`, remove these slides' earlier results."""
-    record = plan.out / "run.json"
-    if record.exists():
-        earlier = _earlier_request(record)
-        if earlier != plan.request and not overwrite:
-            raise RequestError(
-                str(plan.out),
-                "holds results of another workflow, model or settings",
-                "name another folder with -o, or replace them with --overwrite",
-            )
-    elif plan.out.is_dir() and any(plan.out.iterdir()) and not overwrite:
-        raise RequestError(str(plan.out), "is not empty and holds no run", "name another folder with -o")
     try:
+        if not overwrite:
+            _refuse_other(plan)
         plan.out.mkdir(parents=True, exist_ok=True)
         if overwrite:
             for job in plan.jobs:
@@ -146,6 +137,19 @@ def _prepare_folder(plan: RunPlan, overwrite: bool) -> None:
         raise RequestError(
             str(plan.out), f"cannot be written ({error.strerror})", "name another folder with -o"
         ) from error
+
+
+def _refuse_other(plan: RunPlan) -> None:
+    record = plan.out / "run.json"
+    if record.exists():
+        if _earlier_request(record) != plan.request:
+            raise RequestError(
+                str(plan.out),
+                "holds results of another workflow, model or settings",
+                "name another folder with -o, or replace them with --overwrite",
+            )
+    elif plan.out.is_dir() and any(plan.out.iterdir()):
+        raise RequestError(str(plan.out), "is not empty and holds no run", "name another folder with -o")
 
 
 def _earlier_request(record: Path) -> str | None:
@@ -201,7 +205,7 @@ def _write_worklist(plan: RunPlan, report: BatchReport) -> None:
         rows.append(
             {
                 "id": job.id,
-                "path": job.ref.path,
+                "path": printable(job.ref.path),
                 "case": job.case,
                 "workflow": plan.workflow.name,
                 "status": result.status if result else "failed",

@@ -16,13 +16,14 @@ from functools import lru_cache
 import pyarrow as pa
 
 from coverslip.atomic import clear_temporaries, discard
-from coverslip.errors import DamagedSlideError, SlideInformationError
+from coverslip.errors import DamagedSlideError, SlideInformationError, UnreadableSlideError
 from coverslip.tiling.ome_zarr import create_store, write_region
 from coverslip.tiling.plan import FINEST, TilePlan, plan_tiles
 from coverslip.tiling.pyramid import PyramidPlan, plan_pyramid
 from coverslip.tiling.tissue import TissueMask, find_tissue, require_brightfield
 from coverslip.workflows.canvas import Painter
 from coverslip.workflows.files import Part, read_part, write_part
+from coverslip.workflows.inputs import printable
 from coverslip.workflows.job import Job
 from coverslip.workflows.outputs import RESULT, STORE, is_done
 from coverslip.wsi import Box, Slide, SlideRef
@@ -65,16 +66,28 @@ def prepare(job: Job, started: str) -> Prepared:
 
 def refuse_unfit(job: Job, slide: Slide) -> None:
     """Whatever can be told before any pixel is read: kind of image, µm/px, the model's fit, absent tiles."""
+    refuse_name(slide.path)
     require_brightfield(slide)
-    finest, wanted = max(slide.mpp.x, slide.mpp.y), job.workflow.grid.mpp
+    refuse_coarse(slide, job.workflow.grid.mpp)
+    job.workflow.check(slide)
+    refuse_missing(slide, job.settings.max_damage)
+
+
+def refuse_name(path: str) -> None:
+    """A name that is no text cannot stand in a result that others must be able to read."""
+    if printable(path) != path:
+        raise UnreadableSlideError(printable(path), "has a name that is not UTF-8", "rename it")
+
+
+def refuse_coarse(slide: Slide, wanted: float) -> None:
+    """Tiles finer than level 0 would be made up. `wanted`: µm per tile pixel."""
+    finest = max(slide.mpp.x, slide.mpp.y)
     if wanted * FINEST < finest:
         raise SlideInformationError(
             slide.path,
-            f"was scanned at {finest:g} µm/px, too coarse for this workflow ({wanted:g} µm/px)",
-            f"scan it at {wanted:g} µm/px or finer, or correct its µm/px with --mpp or --slides",
+            f"was scanned at {finest:g} µm/px, too coarse for tiles of {wanted:g} µm/px",
+            f"scan it at {wanted:g} µm/px or finer, or give its µm/px if this is wrong",
         )
-    job.workflow.check(slide)
-    refuse_missing(slide, job.settings.max_damage)
 
 
 def refuse_missing(slide: Slide, most: float) -> None:

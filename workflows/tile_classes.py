@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from coverslip.errors import ModelMismatchError, ModelUnavailableError, RequestError
 from coverslip.models.engine import Engine
 from coverslip.models.package import ModelPackage, load_package
 from coverslip.tiling.plan import TilePlan
@@ -23,6 +24,9 @@ from coverslip.workflows.palette import class_colours
 from coverslip.workflows.result import Abstention, Finding, Measurement, ModelIdentity, TileReference
 from coverslip.workflows.workflow import Canvas, ClassMap, Conclusion, Grid, Scored
 from coverslip.wsi import Slide
+
+# The class map is uint8, and 0 is "not looked at".
+MOST_CLASSES = 255
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,13 +43,24 @@ class TileClassSettings:
     examples: int = 8
     batch: int = 32
 
+    def __post_init__(self) -> None:
+        shares = (self.min_tissue, self.call_share, self.strange_share)
+        if not all(0 <= share <= 1 for share in shares) or self.examples < 0 or self.batch < 1:
+            raise RequestError(
+                "tile class settings", "are out of range", "give shares of 0 to 1 and a batch of at least 1"
+            )
+
 
 @dataclass(frozen=True, slots=True)
 class TileClasses:
-    """A model package applied to every tile with enough tissue. Make one with `tile_classes`."""
+    """A model package applied to every tile with enough tissue. Make one with `tile_classes`.
+
+    `document_sha256`: of the package's `model.json`, since that too decides what comes out.
+    """
 
     folder: str
     model: ModelIdentity
+    document_sha256: str
     classes: tuple[str, ...]
     grid: Grid
     strange_limit: float | None
@@ -60,6 +75,7 @@ class TileClasses:
             "mpp": self.grid.mpp,
             "size": self.grid.size,
             "classes": list(self.classes),
+            "model_document": self.document_sha256,
         }
 
     def device(self) -> dict[str, str]:
@@ -106,7 +122,7 @@ class TileClasses:
         )
 
     def _engine(self) -> Engine:
-        return engine_of(self.folder, self.model.sha256)
+        return engine_of(self.folder, self.document_sha256)
 
     def _strange_share(self, table: pa.Table) -> float | None:
         if self.strange_limit is None:
@@ -191,15 +207,23 @@ class TileClasses:
 _LOADING = threading.Lock()
 
 
-def engine_of(folder: str, sha256: str) -> Engine:
-    """This process's engine of a package: loaded once, shared by its worker threads."""
+def engine_of(folder: str, document_sha256: str) -> Engine:
+    """This process's engine of a package: loaded once, shared by its worker threads.
+
+    Raises ModelUnavailableError when the package is no longer the one that was asked for.
+    """
     with _LOADING:
-        return _engine(folder, sha256, threads_per_task())
+        return _engine(folder, document_sha256, threads_per_task())
 
 
 @lru_cache(maxsize=2)
-def _engine(folder: str, sha256: str, threads: int) -> Engine:
-    return Engine(load_package(folder), threads=threads)
+def _engine(folder: str, document_sha256: str, threads: int) -> Engine:
+    package = load_package(folder)
+    if package.document_sha256 != document_sha256:
+        raise ModelUnavailableError(
+            folder, "was replaced by another model during the run", "run again, into another folder"
+        )
+    return Engine(package, threads=threads)
 
 
 def threads_per_task() -> int:
@@ -214,10 +238,15 @@ def threads_per_task() -> int:
 
 
 def tile_classes(model: str | Path, choices: TileClassSettings | None = None) -> TileClasses:
-    """The workflow for a model package's folder; verifies it. Raises ModelUnavailableError."""
+    """The workflow for a model package's folder; verifies it. Raises ModelUnavailableError, or
+    ModelMismatchError for more classes than a class map can hold."""
     package: ModelPackage = load_package(model)
     document, choices = package.document, choices or TileClassSettings()
     known = document.out_of_distribution
+    if len(document.classes) > MOST_CLASSES:
+        raise ModelMismatchError(
+            document.name, f"has {len(document.classes)} classes", f"use a model of at most {MOST_CLASSES}"
+        )
     return TileClasses(
         folder=os.path.abspath(model),
         model=ModelIdentity(
@@ -226,6 +255,7 @@ def tile_classes(model: str | Path, choices: TileClassSettings | None = None) ->
             sha256=document.weights_sha256,
             licence=document.licence,
         ),
+        document_sha256=package.document_sha256,
         classes=tuple(document.classes),
         grid=Grid(document.tile.mpp, document.tile.size, min_tissue=choices.min_tissue),
         strange_limit=known.limit if known else None,

@@ -58,16 +58,23 @@ def say_ruo() -> None:
 
 
 def each_slide(
-    paths: Sequence[str], slides_csv: Path | None, mpp: float | None, do: Callable[[Slide, str], None]
+    paths: Sequence[str],
+    slides_csv: Path | None,
+    mpp: float | None,
+    do: Callable[[Slide, str], None],
+    check: Callable[[Sequence[str]], None] | None = None,
 ) -> int:
     """Open each slide and do something with it (it gets the slide and its id); go on past the bad ones.
 
+    `check` is given all ids before anything is opened, to refuse what cannot be done for all of them.
     Returns the exit code: 0, or 3 when some failed; each failure is one line on standard error.
     """
     from coverslip.workflows.inputs import gather, slide_ids
 
     slides = gather(paths, slides_csv, mpp).slides
     ids = slide_ids([item.path for item in slides])
+    if check is not None:
+        check(list(ids.values()))
     failed = 0
     for item in slides:
         try:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from coverslip.ruo import RUO
 from coverslip.workflows.commands.common import (
     console,
     each_slide,
@@ -24,7 +27,7 @@ if TYPE_CHECKING:
     from coverslip.wsi import Slide
 
 
-@click.command("convert")
+@click.command("convert", epilog=RUO)
 @paths_argument
 @output_option
 @slides_option
@@ -61,22 +64,36 @@ def command(
 
     OUTPUT ending in .zarr is the store itself, for one slide; else a folder that gets one store per slide.
     """
-    from coverslip.errors import RequestError
-
     settings = _settings(ngff, halvings, int(chunk))
-    single = output.suffix == ".zarr"
 
     def one(slide: Slide, id: str) -> None:
-        if single and len(taken) > 0:
-            raise RequestError(
-                str(output), f"is one store, already of {taken[0]}", "name a folder for several slides"
-            )
-        taken.append(id)
-        target = output if single else make_folder(output) / f"{id}.ome.zarr"
-        _convert(slide, target, settings, workers or os.cpu_count() or 1, overwrite)
+        if output.suffix != ".zarr":
+            make_folder(output)
+        _convert(slide, _target(output, id), settings, workers or os.cpu_count() or 1, overwrite)
 
-    taken: list[str] = []
-    return each_slide(paths, slides_csv, slide_mpp, one)
+    check = partial(_check_targets, output, overwrite)
+    return each_slide(paths, slides_csv, slide_mpp, one, check)
+
+
+def _target(output: Path, id: str) -> Path:
+    return output if output.suffix == ".zarr" else output / f"{id}.ome.zarr"
+
+
+def _check_targets(output: Path, overwrite: bool, ids: Sequence[str]) -> None:
+    """Refuse before the first slide what would stop at a later one."""
+    from coverslip.errors import RequestError
+
+    if output.suffix == ".zarr" and len(ids) > 1:
+        raise RequestError(
+            str(output), f"is one store, and there are {len(ids)} slides", "name a folder for several slides"
+        )
+    there = [target.name for id in ids if os.path.lexists(target := _target(output, id))]
+    if there and not overwrite:
+        raise RequestError(
+            str(output),
+            f"{', '.join(there)}: is already there",
+            "choose another name, or replace it with --overwrite",
+        )
 
 
 def _settings(ngff: str, halvings: bool, chunk: int) -> PyramidSettings:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from coverslip.ruo import RUO
 from coverslip.workflows.commands.common import (
     SOME_FAILED,
     console,
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from coverslip.wsi import Slide
 
 
-@click.command("info")
+@click.command("info", epilog=RUO)
 @paths_argument
 @slides_option
 @slide_mpp_option("--slide-mpp", "--mpp")
@@ -47,16 +48,16 @@ def command(
     ids = slide_ids([item.path for item in slides])
     rows = []
     for item in slides:
+        row: dict[str, Any] = {}
         try:
             with opened(item) as slide:
-                rows.append(describe(slide))
+                row = describe(slide)
                 if thumbnails:
                     _save_thumbnail(slide, make_folder(thumbnails) / f"{ids[item.path]}.png")
         except SlideError as error:
-            rows.append(_refusal(item.path, error))
+            row |= _refusal(item.path, error)
+        rows.append(row)
     if as_json:
-        from coverslip.ruo import RUO
-
         click.echo(
             json.dumps(
                 {"schema": "coverslip.info/1", "notice": RUO, "slides": rows}, indent=2, ensure_ascii=False

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from coverslip.ruo import RUO
 from coverslip.workflows.commands.common import (
     console,
     output_option,
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from coverslip.workflows.workflow import Workflow
 
 
-@click.command("run")
+@click.command("run", epilog=RUO)
 @paths_argument
 @output_option
 @click.option(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from coverslip.ruo import RUO
 from coverslip.workflows.commands.common import (
     each_slide,
     make_folder,
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from coverslip.wsi import Slide
 
 
-@click.command("tile")
+@click.command("tile", epilog=RUO)
 @paths_argument
 @output_option
 @click.option(
@@ -56,13 +57,19 @@ def command(
     Writes to OUTPUT/ID: tiles.parquet (top-left corners in level-0 pixels), tiles.png, and with --h5
     coords.h5.
     """
+    from coverslip.tiling.plan import check_tiles
+    from coverslip.workflows.steps import refuse_coarse
     from coverslip.workflows.tile_files import TileRequest, write_tile_files
 
+    check_tiles(mpp, size, overlap, min_tissue)
     request = TileRequest(mpp, size, overlap, min_tissue, h5)
 
     def one(slide: Slide, id: str) -> None:
+        refuse_coarse(slide, mpp)
         plan = write_tile_files(slide, make_folder(output) / id, request)
-        word = f"{len(plan)} tiles of {size} px at {mpp:g} µm/px" if len(plan) else "no tissue, no tiles"
+        word = f"{len(plan)} tiles of {size} px at {mpp:g} µm/px"
+        if not len(plan):
+            word = "no tiles, since none holds enough tissue"
         click.echo(
             f"{slide.name}: {word}\n  {output / id}: tiles.parquet, tiles.png{', coords.h5' if h5 else ''}"
         )

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from coverslip.ruo import RUO
 from coverslip.workflows.commands.common import (
     each_slide,
     make_folder,
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from coverslip.wsi import Slide
 
 
-@click.command("tissue")
+@click.command("tissue", epilog=RUO)
 @paths_argument
 @output_option
 @slides_option

@@ -7,18 +7,19 @@ from typing import TYPE_CHECKING
 
 import click
 
+from coverslip.ruo import RUO
 from coverslip.workflows.commands.common import console, say_ruo
 
 if TYPE_CHECKING:
     from coverslip.models.training import TrainingReport
 
 
-@click.group("train")
+@click.group("train", epilog=RUO)
 def command() -> None:
     """Train a model from your own labels."""
 
 
-@command.command("tiles")
+@command.command("tiles", epilog=RUO)
 @click.argument("labels", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path), required=True, help="Folder of the model package."

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import click
 
+from coverslip.ruo import RUO
 from coverslip.workflows.commands.common import say_ruo, slide_mpp_option
 
 
-@click.command("view")
+@click.command("view", epilog=RUO)
 @click.argument("path", type=str)
 @slide_mpp_option("--slide-mpp", "--mpp")
 @click.option(
