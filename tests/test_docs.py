@@ -137,8 +137,8 @@ def test_a_block_that_fails_fails_the_document(desk, block):
         run_document(desk / "a.md")
 
 
-def test_the_desk_is_laid_with_slides_that_have_both_classes(desk):
-    assert sorted(path.name for path in (desk / "slides").iterdir()) == ["case-1.tiff", "case-2.svs"]
-    labels = np.asarray(Image.open(desk / "labels/case-1.png"))
-    assert labels.shape == (1024, 1024)
-    assert np.bincount(labels.ravel(), minlength=3).min() > 10_000
+def test_the_desk_is_laid_with_tiles_of_both_classes_in_groups(desk):
+    rows = [line.split(",") for line in (desk / "tiles.csv").read_text().splitlines()[1:]]
+    assert {label for _, label, _ in rows} == {"pale", "stained"}
+    assert len({group for _, _, group in rows}) >= 6
+    assert all((desk / file).is_file() for file, _, _ in rows)

@@ -12,7 +12,7 @@ from coverslip.errors import RequestError
 if TYPE_CHECKING:
     from distributed import Client
 
-CONNECT_SECONDS = 15
+CONNECT_SECONDS = 5
 # None switches it off; the type hints of distributed know text only.
 NO_DASHBOARD = cast(str, None)
 
