@@ -24,7 +24,7 @@ lint: $(SETUP)
 
 test: lint
 	@echo '== pytest'
-	@.venv/bin/pytest
+	@.venv/bin/pytest -n 2 --dist loadfile
 
 bench: $(SETUP)
 	@.venv/bin/python benchmarks/main_job.py
