@@ -1,0 +1,208 @@
+"""The supply gives what reading each tile by itself gives, in order, a few batches at a time."""
+
+from __future__ import annotations
+
+import gc
+import threading
+import time
+import weakref
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from slides import corrupt_tiles, tissue, write_tiff, zero_tiles
+
+from coverslip.errors import RequestError, UnreadableSlideError
+from coverslip.tiling import supply as module
+from coverslip.tiling.plan import TilePlan, plan_tiles
+from coverslip.tiling.supply import SupplySettings, read_tile, supply
+from coverslip.tiling.tissue import find_tissue
+from coverslip.wsi import Box, Slide, open_slide
+from coverslip.wsi.pixels import Raw
+from coverslip.wsi.slide import SlideRef
+from coverslip.wsi.source import locate
+
+
+@pytest.fixture(scope="module")
+def slide(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Slide]:
+    path = write_tiff(tmp_path_factory.mktemp("s") / "a.tif", tissue(900, 700), 0.5, compression="deflate")
+    with open_slide(path) as opened:
+        yield opened
+
+
+def everywhere(slide: Slide, mpp: float, size: int) -> TilePlan:
+    """Every tile of the grid that holds any tissue."""
+    return plan_tiles(slide, find_tissue(slide), mpp=mpp, size=size, min_tissue=0.0)
+
+
+@pytest.fixture(scope="module")
+def plan(slide: Slide) -> TilePlan:
+    return everywhere(slide, 0.5, 64)
+
+
+def supply_threads() -> list[str]:
+    return [thread.name for thread in threading.enumerate() if thread.name.startswith("supply")]
+
+
+@given(data=st.data())
+@settings(max_examples=25, deadline=None)
+def test_batches_are_the_tiles_read_one_by_one_in_order(slide: Slide, plan: TilePlan, data) -> None:
+    start = data.draw(st.integers(0, len(plan)), "start")
+    rows = range(start, data.draw(st.integers(start, min(len(plan), start + 40)), "stop"))
+    asked = SupplySettings(data.draw(st.integers(1, 50)), data.draw(st.integers(0, 3)))
+    batches = list(supply(slide, plan, rows, asked))
+    assert [len(batch) for batch in batches[:-1]] == [asked.batch] * (len(batches) - 1)
+    assert [row for batch in batches for row in batch.rows] == list(rows)
+    for batch in batches:
+        for n, row in enumerate(batch.rows):
+            tile = slide.read_field(plan.field(row))
+            assert np.array_equal(batch.pixels[n], tile.rgb)
+            assert np.array_equal(batch.valid[n], tile.valid)
+            assert (batch.x[n], batch.y[n]) == (plan.x[row], plan.y[row])
+
+
+def test_shapes_types_and_frame(slide: Slide, plan: TilePlan) -> None:
+    (batch,) = supply(slide, plan, range(3, 8), SupplySettings(batch=8, halo=5))
+    assert (batch.pixels.shape, batch.pixels.dtype) == ((5, 74, 74, 3), np.uint8)
+    assert (batch.valid.shape, batch.damaged.shape, batch.valid.dtype) == ((5, 74, 74), (5, 74, 74), bool)
+    assert (batch.rows.dtype, batch.x.dtype, len(batch), batch.halo) == (np.int64, np.int64, 5, 5)
+
+
+@pytest.mark.parametrize("mpp", [0.5, 1.0])
+def test_the_core_is_the_tile_without_halo(slide: Slide, mpp: float) -> None:
+    plan = everywhere(slide, mpp, 80)
+    rows = range(min(6, len(plan)))
+    (with_halo,) = supply(slide, plan, rows, SupplySettings(halo=17))
+    (without,) = supply(slide, plan, rows, SupplySettings())
+    for name in ("pixels", "valid", "damaged"):
+        assert np.array_equal(getattr(with_halo, name)[:, *with_halo.core], getattr(without, name))
+
+
+def test_at_a_fractional_factor_the_core_differs_only_where_the_filter_sees_the_halo(slide: Slide) -> None:
+    plan = everywhere(slide, 0.77, 80)
+    with_halo, without = read_tile(slide, plan, 4, 16), read_tile(slide, plan, 4)
+    apart = np.abs(with_halo.rgb[16:-16, 16:-16].astype(int) - without.rgb)
+    assert apart[2:-2, 2:-2].max() <= 1
+    assert apart.max() < 32
+
+
+def test_outside_the_slide_is_background_not_valid_and_not_damaged(slide: Slide, plan: TilePlan) -> None:
+    corner = replace(
+        plan, x=np.array([0, slide.size.width - 32]), y=np.array([0, 0]), tissue=np.ones(2, np.float32)
+    )
+    (batch,) = supply(slide, corner, range(2), SupplySettings(halo=10))
+    assert not batch.valid[0, :10].any()
+    assert not batch.valid[0, :, :10].any()
+    assert batch.valid[0, 10:, 10:].all()
+    assert not batch.valid[1, :, 10 + 32 :].any()
+    assert (batch.pixels[~batch.valid] == slide.background).all()
+    assert batch.damaged_pixels == 0
+
+
+@pytest.fixture(params=["corrupt", "absent"])
+def torn(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Slide]:
+    """Stored tile (1, 2) of 256 px cannot be had."""
+    path = write_tiff(tmp_path / "t.tif", tissue(1024, 768), 0.5)
+    (corrupt_tiles if request.param == "corrupt" else zero_tiles)(path, [1 * 4 + 2])
+    with open_slide(path) as opened:
+        yield opened
+
+
+def test_damage_is_carried_and_counted_in_the_core_alone(torn: Slide) -> None:
+    plan = everywhere(torn, 0.5, 128)
+    inside = {(x, y) for x in (512, 640) for y in (256, 384)}
+    seen = 0
+    for batch in supply(torn, plan, range(len(plan)), SupplySettings(batch=1, halo=20)):
+        place = int(batch.x[0]), int(batch.y[0])
+        assert batch.damaged_pixels == (128 * 128 if place in inside else 0)
+        assert not (batch.valid & batch.damaged).any()
+        assert (batch.pixels[batch.damaged] == torn.background).all()
+        seen += batch.damaged[0].any() and place not in inside
+    assert seen, "no halo reached the damage"
+
+
+def test_an_abandoned_supply_leaves_no_thread(slide: Slide, plan: TilePlan) -> None:
+    for batch in supply(slide, plan, range(len(plan)), SupplySettings(batch=2, ahead=3)):
+        assert len(batch) == 2
+        assert supply_threads()
+        break
+    gc.collect()
+    assert supply_threads() == []
+
+
+class Failing:
+    """A reader whose file ends, as it were, below a row of level 0: the seam every reader implements."""
+
+    name, version, thread_safe = "failing", "1", False
+
+    def __init__(self, whole: Slide, row: int):
+        self._whole, self._row, self.facts = whole, row, whole.facts
+
+    def read(self, level: int, box: Box) -> Raw:
+        if box.y >= self._row:
+            raise UnreadableSlideError(self._whole.path, "ends early", "copy it again")
+        return Raw(self._whole.read(level, box).rgb)
+
+    def read_associated(self, name: str) -> np.ndarray:
+        return self._whole.read_associated(name)
+
+    def close(self) -> None:
+        """The whole slide is somebody else's."""
+
+
+def test_an_error_is_raised_where_its_batch_is_asked_for(slide: Slide, plan: TilePlan) -> None:
+    failing = Slide(Failing(slide, 400), SlideRef(slide.path), locate(slide.path))
+    good = int((plan.y < 400).sum())
+    assert 0 < good < len(plan)
+    stream = supply(failing, plan, range(len(plan)), SupplySettings(batch=1, ahead=4))
+    for row in range(good):
+        assert next(stream).rows.tolist() == [row]
+    with pytest.raises(UnreadableSlideError, match="ends early"):
+        next(stream)
+    assert supply_threads() == []
+
+
+@pytest.mark.parametrize("ahead", [0, 1, 3])
+def test_no_more_than_ahead_and_two_batches_are_alive(
+    slide: Slide, plan: TilePlan, monkeypatch, ahead
+) -> None:
+    """Watched from within: the real reading, and how many of its batches still live when one is made."""
+    born: list[weakref.ref] = []
+    most = []
+    real = module.read_batch
+
+    def watched(*arguments):
+        batch = real(*arguments)
+        born.append(weakref.ref(batch.pixels))
+        most.append(sum(ref() is not None for ref in born))
+        return batch
+
+    monkeypatch.setattr(module, "read_batch", watched)
+    for batch in supply(slide, plan, range(24), SupplySettings(batch=2, ahead=ahead)):
+        time.sleep(0.005)
+        assert batch.pixels.any()
+    assert len(most) == 12
+    assert max(most) <= ahead + 2
+    assert max(most) > ahead
+
+
+@pytest.mark.parametrize("wrong", [{"batch": 0}, {"batch": -1}, {"ahead": -1}, {"halo": -1}])
+def test_settings_that_make_no_sense_are_refused(wrong: dict[str, int]) -> None:
+    with pytest.raises(RequestError):
+        SupplySettings(**wrong)
+
+
+@pytest.mark.parametrize(
+    "rows", [range(0, 10, 2), range(-3, 2), range(5, 100_000), range(9, 3), range(9, 3, -1)]
+)
+def test_rows_the_plan_does_not_have_are_refused_at_once(slide: Slide, plan: TilePlan, rows: range) -> None:
+    with pytest.raises(RequestError):
+        supply(slide, plan, rows, SupplySettings())
+
+
+def test_no_rows_give_no_batches(slide: Slide, plan: TilePlan) -> None:
+    assert list(supply(slide, plan, range(4, 4), SupplySettings())) == []
