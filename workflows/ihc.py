@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field, replace
-from functools import lru_cache
 from math import ceil
 from typing import Any, Literal, get_args
 
@@ -21,7 +20,7 @@ from coverslip.models.nuclei import (
     measure_nuclei,
 )
 from coverslip.tiling.plan import TilePlan
-from coverslip.tiling.stain import H_DAB, StainVectors, estimate_background, residual_share, separate
+from coverslip.tiling.stain import H_DAB, estimate_background, residual_share, separate
 from coverslip.tiling.supply import SupplySettings, TileBatch, supply
 from coverslip.tiling.tissue import TissueMask, overview_mpp
 from coverslip.workflows.palette import INTENSITY
@@ -29,9 +28,12 @@ from coverslip.workflows.result import Abstention, Interval, Measurement, ModelI
 from coverslip.workflows.scores import IhcScore, IhcScoreSettings, score_ihc
 from coverslip.workflows.workflow import Canvas, Conclusion, Grid, Scored
 from coverslip.wsi import Box, Slide
+from coverslip.wsi.pixels import Rgb
 
 # Of 13 images looked at, those with DAB lay at 0.06 and above, those with eosin at -0.03 and below.
 PINKEST = -0.02
+# On white, as QuPath has them: its thresholds, used here, belong to that, and so do the settings of nuclei.
+VECTORS = H_DAB
 Site = Literal["nucleus", "cytoplasm"]
 
 
@@ -88,7 +90,7 @@ class Ihc:
         return Canvas("nuclei", INTENSITY)
 
     def settings(self) -> dict[str, Any]:
-        return {**asdict(self.choices), "stains": asdict(H_DAB)}
+        return {**asdict(self.choices), "stains": asdict(VECTORS)}
 
     def device(self) -> dict[str, str]:
         return {"device": "cpu", "precision": "float32"}
@@ -97,10 +99,9 @@ class Ihc:
         """Everything it needs of a slide, tissue detection asks for."""
 
     def score(self, slide: Slide, plan: TilePlan, tissue: TissueMask, rows: range) -> Scored:
-        vectors = vectors_of(slide, tissue.settings.mpp)
         tables, blocks, damaged = [], {}, 0
         for batch in supply(slide, plan, rows, SupplySettings(batch=1, halo=self._halo())):
-            table, block = self._look(batch, vectors, slide, plan, tissue)
+            table, block = self._look(batch, slide, plan, tissue)
             tables.append(table)
             blocks[int(batch.rows[0])] = block
             damaged += batch.damaged_pixels
@@ -110,13 +111,13 @@ class Ihc:
         return ceil(margin_um(self.choices.found_by) / self.choices.mpp)
 
     def _look(
-        self, batch: TileBatch, vectors: StainVectors, slide: Slide, plan: TilePlan, tissue: TissueMask
+        self, batch: TileBatch, slide: Slide, plan: TilePlan, tissue: TissueMask
     ) -> tuple[pa.Table, NDArray[np.uint8]]:
         """One tile: the nuclei whose centroid lies in it, and its block of the class image.
 
         A nucleus that crosses the tile's edge is drawn on both sides, from the halo, in the same class.
         """
-        stains = separate(batch.pixels[0], vectors)
+        stains = separate(batch.pixels[0], VECTORS)
         haematoxylin, dab = np.ascontiguousarray(stains[..., 0]), np.ascontiguousarray(stains[..., 1])
         labels = find_nuclei(haematoxylin, dab, self.choices.mpp, self.choices.found_by)
         nuclei = measure_nuclei(labels, haematoxylin, dab, self.choices.mpp)
@@ -130,7 +131,7 @@ class Ihc:
 
     def conclude(self, slide: Slide, plan: TilePlan, tissue: TissueMask, table: pa.Table) -> Conclusion:
         score = score_ihc(table["dab_od_mean"].to_numpy(), self.choices.score)
-        off_plane = off_plane_of(slide, tissue)
+        glass, off_plane = colours_of(slide, tissue)
         tiles = pa.table({"x": plan.x, "y": plan.y, "tissue": plan.tissue})
         return Conclusion(
             summary=_summary(score) + _doubt(off_plane),
@@ -138,7 +139,7 @@ class Ihc:
             abstentions=_abstentions(score, self.choices.score, off_plane),
             tables={"tiles.parquet": tiles, "cells.parquet": table},
             derived={
-                "stain_background": list(vectors_of(slide, tissue.settings.mpp).background),
+                "glass_colour": list(glass),
                 "stain_off_plane": off_plane,
             },
         )
@@ -249,15 +250,8 @@ def _abstentions(
     return ()
 
 
-@lru_cache(maxsize=8)
-def off_plane_of(slide: Slide, tissue: TissueMask) -> float | None:
-    """`residual_share` of the tissue, on the picture tissue was found in."""
-    rgb = slide.overview(overview_mpp(slide.size, slide.mpp, tissue.settings)).pixels.rgb
-    return residual_share(rgb, tissue.mask, vectors_of(slide, tissue.settings.mpp))
-
-
-@lru_cache(maxsize=8)
-def vectors_of(slide: Slide, mpp: float) -> StainVectors:
-    """Default H-DAB vectors on this slide's own glass colour, as the overview at `mpp` µm/px shows it."""
-    pixels = slide.overview(mpp).pixels
-    return H_DAB.on(estimate_background(pixels.rgb, pixels.valid) or slide.background)
+def colours_of(slide: Slide, tissue: TissueMask) -> tuple[Rgb, float | None]:
+    """The glass's colour, and `residual_share` of the tissue on it, in the picture tissue was found in."""
+    pixels = slide.overview(overview_mpp(slide.size, slide.mpp, tissue.settings)).pixels
+    glass = estimate_background(pixels.rgb, pixels.valid) or slide.background
+    return glass, residual_share(pixels.rgb, tissue.mask, VECTORS.on(glass))

@@ -33,7 +33,7 @@ class Grid:
     size: int
     overlap: int = 0
     min_tissue: float = 0.1
-    shard: int = 1024
+    shard: int = 512
 
 
 @dataclass(frozen=True, slots=True, eq=False)
