@@ -11,6 +11,7 @@ from typing import Any
 
 import h5py
 import numpy as np
+import psutil
 import pytest
 import tifffile
 import zarr
@@ -22,6 +23,7 @@ from coverslip.ruo import RUO
 from coverslip.tiling.planfile import read_plan
 from coverslip.workflows import doctor
 from coverslip.workflows.cli import COMMANDS, run
+from coverslip.workflows.cluster import connected
 from coverslip.wsi import open_slide
 
 # pydantic-zarr still states `json_encoders`, which pydantic 2 calls deprecated when a model is built.
@@ -438,3 +440,13 @@ def test_a_terminal_without_the_signs_is_written_to_all_the_same(desk: Path) -> 
 
 def test_the_module_runs_the_command_line(desk: Path) -> None:
     assert process("bogus").returncode == 2
+
+
+def test_the_cluster_of_a_run_listens_on_this_machine_alone_and_beside_another() -> None:
+    """Dask's own default is one port of the machine, open to the network."""
+    with connected(None, 1) as one, connected(None, 1) as two:
+        open_to = {
+            at.laddr.ip for at in psutil.Process().net_connections() if at.status == psutil.CONN_LISTEN
+        }
+        assert open_to == {"127.0.0.1"}
+        assert [client.submit(len, "abc", pure=False).result() for client in (one, two)] == [3, 3]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from coverslip.errors import RequestError
 
@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from distributed import Client
 
 CONNECT_SECONDS = 5
-# None switches it off; the type hints of distributed know text only.
-NO_DASHBOARD = cast(str, None)
+# Dask's web pages cannot be switched off, and by default are open to the network on one port of the machine.
+LOOPBACK = "127.0.0.1:0"
 
 
 @contextmanager
@@ -43,7 +43,8 @@ def connected(scheduler: str | None, workers: int | None) -> Iterator[Client]:
             n_workers=1,
             threads_per_worker=threads,
             processes=False,
-            dashboard_address=NO_DASHBOARD,
+            dashboard_address=LOOPBACK,
+            worker_dashboard_address=LOOPBACK,
             silence_logs=50,
         ) as cluster,
         Client(cluster, set_as_default=False) as client,
