@@ -8,7 +8,7 @@ import multiprocessing
 import shutil
 import threading
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
 
 import fsspec
@@ -19,9 +19,10 @@ from contract import check_reader
 from numpy.typing import NDArray
 from PIL import Image
 from slides import corrupt_tiles, halve, tissue, truncate, write_svs, write_tiff, zero_tiles
+from spawned import mean_of
 
 from coverslip.errors import NotBrightfieldError, RequestError, UnreadableSlideError, UnsupportedSlideError
-from coverslip.wsi import Box, Slide, SlideRef, open_slide
+from coverslip.wsi import Box, Slide, open_slide
 
 REAL = (
     "wsi/derived/cmu1_crop_v05.ome.zarr",
@@ -496,11 +497,6 @@ def test_reading_many_corrupt_tiles_leaves_few_files_open(tmp_path):
         assert len(list(Path("/proc/self/fd").iterdir())) <= before + 4
 
 
-def _mean(ref: SlideRef) -> float:
-    with ref.open() as slide:
-        return float(slide.read(0, Box(0, 0, 256, 256)).rgb.mean())
-
-
 @pytest.mark.parametrize("file", ["a.svs", "b.ome.tif"])
 def test_a_slide_is_opened_again_in_a_spawned_process(tmp_path, file):
     path = tmp_path / file
@@ -509,9 +505,10 @@ def test_a_slide_is_opened_again_in_a_spawned_process(tmp_path, file):
         write_svs(path, rgb)
     else:
         write_ome(path, rgb, "YXS")
-    with open_slide(path, mpp=0.3) as slide, multiprocessing.get_context("spawn").Pool(1) as pool:
+    spawn = multiprocessing.get_context("spawn")
+    with open_slide(path, mpp=0.3) as slide, ProcessPoolExecutor(1, mp_context=spawn) as pool:
         assert slide.ref.mpp is not None
-        assert pool.apply(_mean, (slide.ref,)) == _mean(slide.ref)
+        assert pool.submit(mean_of, slide.ref).result() == mean_of(slide.ref)
 
 
 def test_an_svs_gap_in_a_coarser_level_is_filled_from_the_finer_one_as_openslide_does(tmp_path):

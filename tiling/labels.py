@@ -32,8 +32,9 @@ from coverslip.tiling.ome_zarr import (
 from coverslip.tiling.pyramid import Ngff, halved, shards
 from coverslip.wsi.geometry import Box, Size
 from coverslip.wsi.mpp import GIVE_MPP
-from coverslip.wsi.readers.ome_zarr import Image, read_image
+from coverslip.wsi.ngff import Image
 from coverslip.wsi.source import Source
+from coverslip.wsi.zarr_store import read_image
 
 SCHEMA = "coverslip.label/1"
 Rgba = tuple[int, int, int, int]

@@ -25,8 +25,8 @@ from coverslip.tiling.pyramid import Ngff, PyramidPlan
 from coverslip.wsi.facts import WHITE
 from coverslip.wsi.geometry import Box, Size
 from coverslip.wsi.pixels import Pixels, Rgb
-from coverslip.wsi.readers.ome_zarr import read_rgb
 from coverslip.wsi.slide import Slide
+from coverslip.wsi.zarr_store import read_rgb
 
 SCHEMA = "coverslip.pyramid/1"
 AXES = ("c", "y", "x")
