@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import pickle
 import shutil
@@ -9,6 +10,7 @@ from math import ceil
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 import tifffile
 from hypothesis import HealthCheck, given, settings
@@ -244,3 +246,18 @@ def test_the_digest_of_several_files_depends_on_all_and_not_on_where_they_lie(sh
     with (tmp_path / "two" / "volume_277x370.dcm").open("ab") as file:
         file.write(b"\0\0")
     assert digest("one") != digest("two")
+
+
+def test_a_slide_that_nobody_holds_is_closed_and_closing_twice_is_nothing(tmp_path):
+    """OpenSlide itself keeps no file open between reads."""
+    path = write_tiff(tmp_path / "a.tif", tissue(256, 256))
+    open_files = psutil.Process().open_files
+    slide = open_slide(path, reader="tiffslide")
+    assert str(path) in {file.path for file in open_files()}
+    del slide
+    gc.collect()
+    assert str(path) not in {file.path for file in open_files()}
+    slide = open_slide(path, reader="tiffslide")
+    slide.close()
+    slide.close()
+    assert str(path) not in {file.path for file in open_files()}

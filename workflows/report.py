@@ -50,7 +50,7 @@ def _data_uri(pixels: NDArray[np.uint8]) -> str:
 
 
 def format_value(measurement: Measurement) -> str:
-    """The value with its unit, to a sensible number of digits.
+    """The value with its unit, to a sensible number of digits; what is not zero is never shown as zero.
 
     >>> format_value(Measurement(name="H-score", value=182.04, unit="1", method="m"))
     '182.0'
@@ -59,9 +59,13 @@ def format_value(measurement: Measurement) -> str:
     """
     if measurement.value is None:
         return "not evaluable"
-    whole = measurement.value == int(measurement.value)
-    digits = 0 if whole else 1 if abs(measurement.value) >= 100 else 2 if abs(measurement.value) >= 1 else 4
-    number = f"{measurement.value:.{digits}f}"
+    size = abs(measurement.value)
+    if measurement.value == int(measurement.value):
+        number = f"{measurement.value:.0f}"
+    elif size < 0.001:
+        number = f"{measurement.value:.2g}"
+    else:
+        number = f"{measurement.value:.{1 if size >= 100 else 2 if size >= 1 else 4}f}"
     unit = SHOWN_UNITS.get(measurement.unit, measurement.unit)
     return f"{number} {unit}".strip()
 

@@ -11,6 +11,7 @@ from functools import cached_property
 from math import ceil, floor
 from pathlib import Path
 from types import TracebackType
+from weakref import finalize
 
 import numpy as np
 from numpy.typing import NDArray
@@ -109,6 +110,8 @@ class Slide:
                 ref.path, f"says it is {size.width}×{size.height} pixels", "copy it again from the scanner"
             )
         self._reader, self._ref, self._source = reader, ref, source
+        # A slide that nobody holds any more is closed: caches let go of slides that others may still read.
+        self._closing = finalize(self, reader.close)
         self._lock = nullcontext() if reader.thread_safe else threading.Lock()
 
     def __enter__(self) -> Slide:
@@ -120,7 +123,8 @@ class Slide:
         self.close()
 
     def close(self) -> None:
-        self._reader.close()
+        """Close the file. Closing again does nothing."""
+        self._closing()
 
     def __repr__(self) -> str:
         return (
