@@ -74,7 +74,7 @@ class Batch:
     def run(self, jobs: Sequence[Job]) -> BatchReport:
         waiting = deque(jobs)
         threads: dict[str, int] = cast(Any, self._client.nthreads())
-        most = SLIDES_PER_THREAD * max(1, sum(threads.values()))
+        most = min(steps.CACHED_SLIDES, SLIDES_PER_THREAD * max(1, sum(threads.values())))
         while True:
             while waiting and self._under_way() < most:
                 self._submit(_Slide(waiting.popleft()), steps.prepare, now())

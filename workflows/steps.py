@@ -30,6 +30,9 @@ from coverslip.wsi import Box, Slide, SlideRef
 
 # Pyramid regions copied by one task: a few seconds of work, a few hundred tasks for the largest slide.
 REGIONS_PER_TASK = 16
+# Open slides, tissue masks and plans a worker process keeps: no batch has more slides under way at once, so
+# that none is opened or searched for tissue again for every shard.
+CACHED_SLIDES = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,12 +119,12 @@ def opened(ref: SlideRef) -> Slide:
     return _opened(ref, stamp)
 
 
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=CACHED_SLIDES)
 def _opened(ref: SlideRef, stamp: tuple[int, int]) -> Slide:
     return ref.open()
 
 
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=CACHED_SLIDES)
 def tissue_of(job: Job, slide: Slide) -> TissueMask:
     """Raises NotBrightfieldError, or DamagedSlideError when too much of the overview is not there."""
     tissue = find_tissue(slide, job.settings.tissue)
@@ -132,7 +135,7 @@ def tissue_of(job: Job, slide: Slide) -> TissueMask:
     return tissue
 
 
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=CACHED_SLIDES)
 def plan_of(job: Job, slide: Slide) -> TilePlan:
     grid = job.workflow.grid
     return plan_tiles(
