@@ -21,8 +21,8 @@ from coverslip.models.package import WEIGHTS, ModelPackage
 if TYPE_CHECKING:
     import torch
 
-# Enough to fill the device; more only costs memory (a float32 tile of 224 px is 0.6 MB before its features).
-CPU_BATCH = 16
+# Enough to fill the device; more only costs memory (a float32 tile of 224 px is 0.6 MB, its features ten).
+CPU_BATCH = 8
 CUDA_BATCH = 256
 
 

@@ -157,7 +157,7 @@ def test_the_numbers_are_those_of_the_result(done: tuple[SlideResult, str]) -> N
         shown = float(format_value(measurement).split()[0])
         assert shown == pytest.approx(measurement.value, rel=0.005)
     quality = result.quality
-    assert f"{quality.tissue_area_mm2:.2f} mm²" in page.text
+    assert f"{quality.tissue_area_mm2:.3g} mm²" in page.text
     assert f"{quality.tiles} tiles looked at" in page.text
     assert 0 < quality.damaged_slide_fraction < 0.05
     assert (
