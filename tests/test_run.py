@@ -200,3 +200,12 @@ def test_all_shared_slides_good_ones_done_bad_ones_listed(shared: Path, tmp_path
         "cmu1_dicom_wsm",
     } <= done
     assert "sparse_zero_tiles.svs" in {Path(failure["path"]).name for failure in failures}
+
+
+def test_a_figure_given_against_the_files_own_is_used_and_said(tmp_path: Path) -> None:
+    write_tiff(tmp_path / "a.tif", tissue(512, 512), 0.25)
+    result = coverslip("run", tmp_path / "a.tif", "-o", tmp_path / "out", "--workflow", "ihc", "--mpp", 0.5)
+    assert "the file states 0.25" in result.stdout
+    slide = read_result(tmp_path / "out" / "slides" / "a.tif").slide
+    assert (slide.mpp.x, slide.mpp_declared and slide.mpp_declared.x) == (0.5, pytest.approx(0.25))
+    assert "the file states 0.25" in (tmp_path / "out" / "slides" / "a.tif" / "report.html").read_text()

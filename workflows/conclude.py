@@ -130,6 +130,7 @@ def _result(
             reader_version=slide.reader_version,
             size=(slide.size.width, slide.size.height),
             mpp=MppValue(x=mpp.x, y=mpp.y, source=mpp.source),
+            mpp_declared=_declared(slide),
             case=job.case,
             stain=job.stain,
         ),
@@ -144,6 +145,14 @@ def _result(
         outputs={},
         times=Times(started=prepared.started, finished=now()),
     )
+
+
+def _declared(slide: Slide) -> MppValue | None:
+    """What the file states, where something else was given."""
+    declared, used = slide.facts.mpp, slide.mpp
+    if declared is None or (declared.x, declared.y) == (used.x, used.y):
+        return None
+    return MppValue(x=declared.x, y=declared.y, source=declared.source)
 
 
 def _provenance(job: Job, prepared: Prepared, conclusion: Conclusion) -> Provenance:

@@ -99,7 +99,11 @@ class MppValue(Value):
 
 
 class SlideIdentity(Value):
-    """Which file this is about. `size`: level-0 width and height in pixels."""
+    """Which file this is about.
+
+    `size`: level-0 width and height in pixels. `mpp`: what was used; `mpp_declared`: what the file states,
+    where another figure was given.
+    """
 
     id: str
     path: str
@@ -110,6 +114,7 @@ class SlideIdentity(Value):
     reader_version: str
     size: tuple[int, int]
     mpp: MppValue
+    mpp_declared: MppValue | None = None
     case: str | None = None
     stain: str | None = None
 

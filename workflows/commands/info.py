@@ -149,9 +149,8 @@ def _cells(row: dict[str, Any]) -> list[str]:
     from rich.markup import escape
 
     mpp = row["mpp"]
-    shown = (
-        "unknown" if mpp is None else f"{mpp[0]:.4g}" if mpp[0] == mpp[1] else f"{mpp[0]:.4g} × {mpp[1]:.4g}"
-    )
+    # Two figures that read the same are one.
+    shown = "unknown" if mpp is None else " × ".join(dict.fromkeys(f"{side:.4g}" for side in mpp))
     texts = [
         Path(row["path"]).name,
         row["format"] if row["kind"] == "brightfield" else f"{row['format']}, {row['kind']}",

@@ -175,6 +175,15 @@ def _summarise(plan: RunPlan, report: BatchReport, out: Console) -> None:
             highlight=False,
             soft_wrap=True,
         )
+    for result in report.results:
+        if result.slide.mpp_declared:
+            used, declared = result.slide.mpp, result.slide.mpp_declared
+            out.print(
+                f"{result.slide.id}: {used.x:.4g} µm/px ({used.source}) used; the file states {declared.x:.4g}",
+                markup=False,
+                highlight=False,
+                soft_wrap=True,
+            )
     done = len(report.results)
     out.print(
         f"{done} of {len(plan.jobs)} slides done; results in {plan.out}",
