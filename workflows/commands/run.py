@@ -169,39 +169,19 @@ def _summarise(plan: RunPlan, report: BatchReport, out: Console) -> None:
         )
     out.print(table)
     for failure in report.failures:
-        out.print(
-            f"{failure.path}: {failure.message}; {failure.remedy}",
-            markup=False,
-            highlight=False,
-            soft_wrap=True,
-        )
-    for result in report.results:
-        if result.slide.mpp_declared:
-            used, declared = result.slide.mpp, result.slide.mpp_declared
-            out.print(
-                f"{result.slide.id}: {used.x:.4g} µm/px ({used.source}) used; the file states {declared.x:.4g}",
-                markup=False,
-                highlight=False,
-                soft_wrap=True,
-            )
+        _say(out, f"{failure.path}: {failure.message}; {failure.remedy}")
+    for slide in (result.slide for result in report.results):
+        if slide.mpp_declared:
+            stated = f"the file states {slide.mpp_declared.x:.4g}"
+            _say(out, f"{slide.id}: {slide.mpp.x:.4g} µm/px ({slide.mpp.source}) was used; {stated}")
     done = len(report.results)
-    out.print(
-        f"{done} of {len(plan.jobs)} slides done; results in {plan.out}",
-        markup=False,
-        highlight=False,
-        soft_wrap=True,
-    )
+    _say(out, f"{done} of {len(plan.jobs)} slides done; results in {plan.out}")
     if done:
-        first = report.results[0].slide.id
-        out.print(
-            f"report: {plan.out / 'slides' / first / 'report.html'}",
-            markup=False,
-            highlight=False,
-            soft_wrap=True,
-        )
-        out.print(
-            f"view:   coverslip view '{plan.out / 'slides' / first}'",
-            markup=False,
-            highlight=False,
-            soft_wrap=True,
-        )
+        first = plan.out / "slides" / report.results[0].slide.id
+        _say(out, f"report: {first / 'report.html'}")
+        _say(out, f"view:   coverslip view '{first}'")
+
+
+def _say(out: Console, text: str) -> None:
+    """A line as it is, however long: paths are copied from it."""
+    out.print(text, markup=False, highlight=False, soft_wrap=True)
