@@ -209,3 +209,12 @@ def test_a_figure_given_against_the_files_own_is_used_and_said(tmp_path: Path) -
     slide = read_result(tmp_path / "out" / "slides" / "a.tif").slide
     assert (slide.mpp.x, slide.mpp_declared and slide.mpp_declared.x) == (0.5, pytest.approx(0.25))
     assert "the file states 0.25" in (tmp_path / "out" / "slides" / "a.tif" / "report.html").read_text()
+
+
+def test_a_run_killed_while_it_wrote_its_first_record_continues(tmp_path: Path) -> None:
+    write_tiff(tmp_path / "a.tif", tissue(512, 512), 0.5)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / ".run.json.17.0badcafe.tmp").write_text('{"half": ')
+    done = coverslip("run", tmp_path / "a.tif", "-o", tmp_path / "out", "--workflow", "ihc")
+    assert done.returncode == 0, done.stderr
+    assert not list((tmp_path / "out").glob(".*"))

@@ -126,6 +126,9 @@ def execute(
 def _prepare_folder(plan: RunPlan, overwrite: bool) -> None:
     """Refuse a folder that holds something else; with `overwrite`, remove these slides' earlier results."""
     try:
+        for left in plan.out.glob(".*.tmp"):
+            # Of a run killed while it wrote its own records; those of slides are cleared with each slide.
+            discard(left)
         if not overwrite:
             _refuse_other(plan)
         plan.out.mkdir(parents=True, exist_ok=True)
