@@ -20,7 +20,9 @@ from PIL import Image
 from slides import tissue, truncate, write_svs, write_tiff
 
 from coverslip.ruo import RUO
+from coverslip.tiling.plan import plan_tiles
 from coverslip.tiling.planfile import read_plan
+from coverslip.tiling.tissue import find_tissue
 from coverslip.workflows import doctor
 from coverslip.workflows.cli import COMMANDS, run
 from coverslip.workflows.cluster import connected
@@ -124,7 +126,7 @@ def test_info_goes_on_past_bad_slides(say) -> None:
 def test_info_takes_the_mpp_it_is_given(say) -> None:
     _, out, _ = say("info", "bad/no-mpp.tif", "--slide-mpp", "0.3", "--json")
     (row,) = strict(out)["slides"]
-    assert (row["mpp"], row["mpp_source"], row["mpp_problem"]) == ([0.3, 0.3], "given by --mpp", None)
+    assert (row["mpp"], row["mpp_source"], row["mpp_problem"]) == ([0.3, 0.3], "given", None)
 
 
 def test_info_writes_thumbnails(say, tmp_path: Path) -> None:
@@ -450,3 +452,12 @@ def test_the_cluster_of_a_run_listens_on_this_machine_alone_and_beside_another()
         }
         assert open_to == {"127.0.0.1"}
         assert [client.submit(len, "abc", pure=False).result() for client in (one, two)] == [3, 3]
+
+
+def test_tile_plans_what_python_plans(tmp_path: Path) -> None:
+    path = write_tiff(tmp_path / "a.tif", tissue(1024, 1024), 0.5)
+    assert run(["tile", str(path), "-o", str(tmp_path / "out"), "--mpp", "0.5", "--size", "96"]) == 0
+    with open_slide(path) as slide:
+        plan = plan_tiles(slide, find_tissue(slide), mpp=0.5, size=96)
+    written = read_plan(tmp_path / "out" / "a.tif" / "tiles.parquet")
+    assert (written.x.tolist(), written.y.tolist()) == (plan.x.tolist(), plan.y.tolist())

@@ -199,7 +199,7 @@ def plain(
 ) -> TileClasses:
     """A workflow that is never run, for its rules."""
     identity = ModelIdentity(name="m", version="1", sha256="0" * 64, licence="none")
-    return TileClasses("", identity, "", classes, Grid(0.5, 32), 1.0, choices or TileClassSettings())
+    return TileClasses("", identity, "", classes, Grid(0.5, 32, 0.25), 1.0, choices or TileClassSettings())
 
 
 @pytest.mark.parametrize(

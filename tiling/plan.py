@@ -18,6 +18,8 @@ from coverslip.wsi.slide import Slide
 FINEST = 1.05
 # More tiles than any slide has at 40× with half overlap; more is a wrong unit.
 LARGEST_PLAN = 50_000_000
+# Of a tile of 128 µm that is 800 µm², a cluster of cells; cytology wants less, solid tissue more.
+MIN_TISSUE = 0.05
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -84,15 +86,14 @@ def plan_tiles(
     mpp: float,
     size: int,
     overlap: int = 0,
-    min_tissue: float = 0.05,
+    min_tissue: float = MIN_TISSUE,
     allow_upsampling: bool = False,
 ) -> TilePlan:
     """Tiles of `size` × `size` pixels at `mpp` µm/px over the scanned part of the slide.
 
     The grid starts at the corner of `slide.bounds`; each position is rounded to a level-0 pixel by itself,
     so that no error adds up. A tile is kept when at least `min_tissue` of its area, and more than nothing,
-    is tissue; what lies outside the slide counts as none. `min_tissue` 0.05 by default: 800 µm² of a tile
-    of 128 µm, a cluster of cells; cytology wants less, solid tissue more.
+    is tissue; what lies outside the slide counts as none.
 
     Raises RequestError when the request makes no sense, also for tiles finer than level 0 (by more than
     5 % along x or y) unless `allow_upsampling`; SlideInformationError when the slide's µm/px is not known.

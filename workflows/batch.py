@@ -110,7 +110,8 @@ class Batch:
             return
         if isinstance(value, steps.Prepared):
             slide.prepared = value
-            self._watcher.planned(slide.job.id, value.tiles)
+            if not value.done:
+                self._watcher.planned(slide.job.id, value.tiles)
             for number in range(len(value.shards)):
                 self._submit(slide, steps.score, value, number)
             for number in range(value.copies):

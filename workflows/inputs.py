@@ -75,7 +75,7 @@ def gather(paths: Sequence[str], slides_csv: Path | None = None, mpp: float | No
         raise RequestError(
             ", ".join(paths) or "no paths", "lead to no slide", "name files, folders or globs of slides"
         )
-    given = None if mpp is None else parse_mpp(mpp, "given by --mpp")
+    given = None if mpp is None else parse_mpp(mpp, "given")
     by_path = _match(rows, list(dict.fromkeys(found)), slides_csv)
     slides = tuple(
         Input(path, (row and row.mpp) or given, row and row.case, row and row.stain)

@@ -31,8 +31,8 @@ class Grid:
 
     mpp: float
     size: int
+    min_tissue: float
     overlap: int = 0
-    min_tissue: float = 0.1
     shard: int = 512
 
 

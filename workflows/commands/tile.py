@@ -34,9 +34,7 @@ if TYPE_CHECKING:
 @click.option(
     "--min-tissue",
     type=click.FloatRange(0, 1),
-    default=0.25,
-    show_default=True,
-    help="Least share of tissue in a tile.",
+    help="Least share of tissue in a tile; by default that of plan_tiles, 0.05.",
 )
 @click.option("--h5", is_flag=True, help="Also coords.h5 in the layout of CLAM and TRIDENT.")
 @slides_option
@@ -47,7 +45,7 @@ def command(
     mpp: float,
     size: int,
     overlap: int,
-    min_tissue: float,
+    min_tissue: float | None,
     h5: bool,
     slides_csv: Path | None,
     slide_mpp: float | None,
@@ -57,12 +55,13 @@ def command(
     Writes to OUTPUT/ID: tiles.parquet (top-left corners in level-0 pixels), tiles.png, and with --h5
     coords.h5.
     """
-    from coverslip.tiling.plan import check_tiles
+    from coverslip.tiling.plan import MIN_TISSUE, check_tiles
     from coverslip.workflows.steps import refuse_coarse
     from coverslip.workflows.tile_files import TileRequest, write_tile_files
 
-    check_tiles(mpp, size, overlap, min_tissue)
-    request = TileRequest(mpp, size, overlap, min_tissue, h5)
+    least = MIN_TISSUE if min_tissue is None else min_tissue
+    check_tiles(mpp, size, overlap, least)
+    request = TileRequest(mpp, size, overlap, least, h5)
 
     def one(slide: Slide, id: str) -> None:
         refuse_coarse(slide, mpp)
