@@ -25,6 +25,7 @@ from coverslip.workflows.canvas import Painter
 from coverslip.workflows.files import Part, read_part, write_part
 from coverslip.workflows.inputs import printable
 from coverslip.workflows.job import Job
+from coverslip.workflows.memory import give_back
 from coverslip.workflows.outputs import RESULT, STORE, is_done
 from coverslip.wsi import Box, Slide, SlideRef
 
@@ -191,6 +192,7 @@ def score(job: Job, prepared: Prepared, number: int) -> Worked:
         if painter is not None:
             painter.paint(scored.blocks)
         write_part(path, Part(scored.table, {"damaged": scored.damaged_pixels}), prepared.request)
+        give_back()
     return Worked(stop - start)
 
 
@@ -207,4 +209,5 @@ def copy(job: Job, prepared: Prepared, number: int) -> Worked:
         for level, box in copies_of(job, slide)[number]:
             damaged[str(level)] += write_region(slide, plan, job.store, level, box)
         write_part(path, Part(pa.table({}), damaged), prepared.request)
+        give_back()
     return Worked(0)

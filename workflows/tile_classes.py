@@ -41,7 +41,7 @@ class TileClassSettings:
     call_share: float = 0.5
     strange_share: float = 0.5
     examples: int = 8
-    batch: int = 32
+    batch: int = 16
 
     def __post_init__(self) -> None:
         shares = (self.min_tissue, self.call_share, self.strange_share)
