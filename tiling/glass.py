@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import cv2
@@ -24,19 +25,36 @@ LARGEST_FADE = 0.12
 FIT_SIDE = 128
 # Pixels enough to know a colour; of larger pictures every n-th is looked at.
 SAMPLE = 500_000
+# Pixels worked on at once: as float32 of three channels 3 MB.
+BAND = 1 << 18
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Fade:
+    """A quadratic surface over the image. `weights`: float64 (6, 3), of 1, x, y, x², xy and y² for each
+    channel; x and y run from -1 at the first pixel to 1 at the last."""
+
+    weights: NDArray[np.float64]
+
+    def rows(self, shape: tuple[int, int], start: int, stop: int) -> NDArray[np.float32]:
+        """Of rows `start` to `stop` in an image of `shape` (height, width): float32 (stop - start, width, 3)."""
+        down = np.linspace(-1, 1, shape[0])[start:stop]
+        y, x = np.meshgrid(down, np.linspace(-1, 1, shape[1]), indexing="ij")
+        surface = (_quadratic(x.ravel(), y.ravel()) @ self.weights).astype(np.float32)
+        return np.clip(surface, -LARGEST_FADE, LARGEST_FADE).reshape(stop - start, shape[1], 3)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Glass:
     """Empty glass of one image, as log10 optical density against 255.
 
-    `density`: float32 (3,), red, green, blue of the mode. `fade`: float32 (h, w, 3), what to add to it per
-    pixel; None when even. `noise`: standard deviation of one channel among glass pixels. `found`: False
-    when the image holds no glass and `density` is that of the lamp, guessed from the palest pixels.
+    `density`: float32 (3,), red, green, blue of the mode. `fade`: what to add to it per pixel; None when
+    even. `noise`: standard deviation of one channel among glass pixels. `found`: False when the image holds
+    no glass and `density` is that of the lamp, guessed from the palest pixels.
     """
 
     density: NDArray[np.float32]
-    fade: NDArray[np.float32] | None
+    fade: Fade | None
     noise: float
     found: bool
 
@@ -59,7 +77,7 @@ def estimate_glass(rgb: NDArray[np.uint8], valid: NDArray[np.bool_]) -> Glass:
     (exactly 255) counts only when nothing else does. `valid`: bool (h, w), pixels to look at.
     """
     stride = max(1, round((valid.size / SAMPLE) ** 0.5))
-    shape, rgb, valid = valid.shape, rgb[::stride, ::stride], valid[::stride, ::stride]
+    rgb, valid = rgb[::stride, ::stride], valid[::stride, ::stride]
     density = optical_density(rgb)
     usable = valid & _glass_like(rgb, density)
     filled = (rgb == 255).all(axis=2)
@@ -73,15 +91,42 @@ def estimate_glass(rgb: NDArray[np.uint8], valid: NDArray[np.bool_]) -> Glass:
     noise = _noise(density, usable & ~filled, colour)
     fade = _fit_fade(density, usable & ~filled, colour, noise)
     if fade is not None:
-        noise = _noise(density - _enlarged(fade, valid.shape), usable & ~filled, colour)
-        fade = _enlarged(fade, shape)
+        noise = _noise(density - fade.rows(valid.shape, 0, len(valid)), usable & ~filled, colour)
     return Glass(colour, fade, noise, found=True)
 
 
-def above_glass(rgb: NDArray[np.uint8], glass: Glass) -> NDArray[np.float32]:
-    """log10 optical density above that of the glass, per channel: float32 (h, w, 3)."""
-    density = optical_density(rgb) - glass.density
-    return density if glass.fade is None else density - glass.fade
+@dataclass(frozen=True, slots=True, eq=False)
+class Density:
+    """log10 optical density of an image above that of its glass, worked out a few rows at a time.
+
+    Whole, it would be four times the size of the image, whose own size grows with that of the slide.
+    """
+
+    rgb: NDArray[np.uint8]
+    glass: Glass
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Height and width."""
+        return self.rgb.shape[0], self.rgb.shape[1]
+
+    def rows(self, start: int, stop: int) -> NDArray[np.float32]:
+        """Per channel: float32 (stop - start, width, 3)."""
+        density = optical_density(self.rgb[start:stop]) - self.glass.density
+        return density if self.glass.fade is None else density - self.glass.fade.rows(self.shape, start, stop)
+
+    def darkest(self) -> NDArray[np.float32]:
+        """Of the channel that absorbs most: float32 (height, width)."""
+        darkest = np.empty(self.shape, np.float32)
+        for start, stop in bands(self.shape):
+            self.rows(start, stop).max(axis=2, out=darkest[start:stop])
+        return darkest
+
+
+def bands(shape: tuple[int, int]) -> Iterator[tuple[int, int]]:
+    """Rows of an image in groups of about `BAND` pixels: (start, stop) of each."""
+    step = max(1, BAND // shape[1])
+    return ((start, min(start + step, shape[0])) for start in range(0, shape[0], step))
 
 
 def _glass_like(rgb: NDArray[np.uint8], density: NDArray[np.float32]) -> NDArray[np.bool_]:
@@ -122,8 +167,8 @@ def _noise(density: NDArray[np.float32], glass: NDArray[np.bool_], colour: NDArr
 
 def _fit_fade(
     density: NDArray[np.float32], usable: NDArray[np.bool_], colour: NDArray[np.float32], noise: float
-) -> NDArray[np.float32] | None:
-    """A quadratic surface through the glass, float32 (h', w', 3), small; None when it is even."""
+) -> Fade | None:
+    """A quadratic surface through the glass; None when it is even."""
     height, width = usable.shape
     factor = FIT_SIDE / max(width, height)
     small = (max(1, round(width * factor)), max(1, round(height * factor)))
@@ -131,22 +176,19 @@ def _fit_fade(
         -1, 3
     )
     share = np.asarray(cv2.resize(usable.astype(np.float32), small, interpolation=cv2.INTER_AREA)).ravel()
-    surface = _grow_surface(off, share > 0.9, _quadratic(small[1], small[0]), max(0.015, 2.5 * noise))
-    return None if surface is None else surface.astype(np.float32).reshape(small[1], small[0], 3)
-
-
-def _enlarged(fade: NDArray[np.float32], shape: tuple[int, ...]) -> NDArray[np.float32]:
-    return np.asarray(cv2.resize(fade, (shape[1], shape[0]), interpolation=cv2.INTER_LINEAR), np.float32)
+    y, x = np.meshgrid(np.linspace(-1, 1, small[1]), np.linspace(-1, 1, small[0]), indexing="ij")
+    return _grow_surface(off, share > 0.9, _quadratic(x.ravel(), y.ravel()), max(0.015, 2.5 * noise))
 
 
 def _grow_surface(
     off: NDArray[np.float32], usable: NDArray[np.bool_], design: NDArray[np.float64], reach: float
-) -> NDArray[np.float64] | None:
-    """Fit, take in what lies within `reach` of the fit, fit again: float64 (n, 3), or None when even.
+) -> Fade | None:
+    """Fit, take in what lies within `reach` of the fit, fit again; None when it is even.
 
     Grown from the pixels at the mode, so that a slow fade is followed and the sharp step to pale tissue
     is not.
     """
+    weights = np.zeros((design.shape[1], 3))
     surface, chosen = np.zeros(off.shape), np.zeros(len(usable), bool)
     for _ in range(8):
         chosen = usable & (np.abs(off - surface).max(axis=1) < reach)
@@ -154,10 +196,9 @@ def _grow_surface(
             return None
         weights = np.linalg.lstsq(design[chosen], off[chosen], rcond=None)[0]
         surface = np.clip(design @ weights, -LARGEST_FADE, LARGEST_FADE)
-    return surface if np.ptp(surface[chosen], axis=0).max() >= 0.01 else None
+    return Fade(weights) if np.ptp(surface[chosen], axis=0).max() >= 0.01 else None
 
 
-def _quadratic(height: int, width: int) -> NDArray[np.float64]:
-    y, x = np.meshgrid(np.linspace(-1, 1, height), np.linspace(-1, 1, width), indexing="ij")
-    x, y = x.ravel(), y.ravel()
+def _quadratic(x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The six terms at n places: float64 (n, 6)."""
     return np.stack([np.ones_like(x), x, y, x * x, x * y, y * y], axis=1)

@@ -8,12 +8,14 @@ told apart by size only: a felt tip writes strokes far wider than any cell group
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import ceil
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from coverslip.errors import RequestError
+from coverslip.tiling.glass import Density, bands
 from coverslip.tiling.regions import Mask, dilate, drop_small, open_
 
 
@@ -53,35 +55,52 @@ class PenSettings:
             raise RequestError("pen settings", "hold a value that is not above 0", "give positive values")
 
 
-def find_pen(density: NDArray[np.float32], settings: PenSettings, mpp: float) -> Mask:
+def find_pen(density: Density, settings: PenSettings, mpp: float) -> Mask:
     """Where marker covers the picture: bool (h, w).
 
-    `density`: float32 (h, w, 3), log10 optical density above the glass. `mpp`: µm per pixel. A picture
-    smaller than a stroke holds none by definition.
+    `mpp`: µm per pixel. A picture smaller than a stroke holds none by definition.
     """
-    height, width = density.shape[:2]
+    height, width = density.shape
     if min(height, width) * mpp < 2 * settings.stroke_radius_um:
         return np.zeros((height, width), bool)
     # Ink blurred by 15 µm needs no finer pixel than a quarter of that.
-    factor = max(1, int(settings.blur_um / 4 / mpp))
-    small = (max(1, width // factor), max(1, height // factor))
-    coarse = np.asarray(cv2.resize(density, small, interpolation=cv2.INTER_AREA), np.float32)
-    found = _strokes(coarse, settings, mpp * factor).astype(np.uint8)
+    factor = max(1, min(int(settings.blur_um / 4 / mpp), height, width))
+    soft, sharp = _inks(density, settings, mpp, factor)
+    found = _strokes(soft, sharp, settings, mpp * factor).astype(np.uint8)
     return np.asarray(cv2.resize(found, (width, height), interpolation=cv2.INTER_NEAREST)) > 0
 
 
-def _strokes(density: NDArray[np.float32], settings: PenSettings, mpp: float) -> Mask:
+def _inks(density: Density, settings: PenSettings, mpp: float, factor: int) -> tuple[Mask, Mask]:
+    """Pixels of an ink's colour when blurred, and those that have a trace of it as they are.
+
+    Each pixel is the mean of `factor` × `factor`; both masks are worked out band by band.
+    """
+    height, width = (side // factor for side in density.shape)
+    soft, sharp = np.empty((2, height, width), bool)
+    sigma = max(settings.blur_um / (mpp * factor), 0.5)
+    reach = ceil(4 * sigma) + 1  # a Gaussian of OpenCV on floats ends at 4 sigma
+    for start, stop in bands((height, width * factor**2)):
+        first, last = max(0, start - reach), min(height, stop + reach)
+        fine = density.rows(first * factor, last * factor)[:, : width * factor]
+        coarse = np.asarray(cv2.resize(fine, (width, last - first), interpolation=cv2.INTER_AREA))
+        blurred = np.asarray(cv2.GaussianBlur(coarse, (0, 0), sigma))
+        inner = slice(start - first, stop - first)
+        soft[start:stop] = _ink(blurred[inner], settings, 1.0)
+        sharp[start:stop] = _ink(coarse[inner], settings, 0.2)
+    return soft, sharp
+
+
+def _strokes(soft: Mask, sharp: Mask, settings: PenSettings, mpp: float) -> Mask:
     """Cores of strokes, and what lies around them and has an ink's colour."""
-    soft = np.asarray(cv2.GaussianBlur(density, (0, 0), max(settings.blur_um / mpp, 0.5)), np.float32)
-    core = open_(_ink(soft, settings, 1.0), settings.stroke_radius_um / mpp)
+    core = open_(soft, settings.stroke_radius_um / mpp)
     core = drop_small(core, settings.smallest_um2 / mpp**2)
     if not core.any():
         return core
-    return core | (dilate(core, settings.rim_um / mpp) & _ink(density, settings, 0.2))
+    return core | (dilate(core, settings.rim_um / mpp) & sharp)
 
 
 def _ink(density: NDArray[np.float32], settings: PenSettings, strength: float) -> Mask:
-    """Pixels of an ink's colour, its limits scaled by `strength`."""
+    """Pixels of an ink's colour, its limits scaled by `strength`. `density`: float32 (h, w, 3), log10."""
     red, green, blue = (density[..., channel] for channel in range(3))
     low, high = settings.dark_ratio
     is_green = (red - green >= settings.green * strength) & (green <= blue)

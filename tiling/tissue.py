@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from coverslip.errors import NotBrightfieldError, RequestError
 from coverslip.tiling.brightfield import is_brightfield
-from coverslip.tiling.glass import Glass, above_glass, estimate_glass
+from coverslip.tiling.glass import Density, Glass, bands, estimate_glass
 from coverslip.tiling.pen import PenSettings, find_pen
 from coverslip.tiling.regions import Mask, close, drop_small, fill_small
 from coverslip.wsi.geometry import Box, Mpp, Size
@@ -28,6 +28,9 @@ class TissueSettings:
 
     # Fine enough to see a strip of biopsy 50 µm wide, coarse enough that a slide is 4 to 10 megapixels.
     mpp: float = 8.0
+    # A larger slide is looked at more coarsely, so that memory is bounded: some 20 bytes a pixel. At 8 µm/px
+    # that is 768 mm² of glass, 22 × 35 mm.
+    most_px: int = 12_000_000
     # A small slide is looked at more closely: its longer side has at least this many pixels, if it can.
     longest_px: int = 1024
     # Palest tissue kept: 6 % darker than glass. Mucin and pale IHC stroma darken by 8 to 12 %.
@@ -54,7 +57,14 @@ class TissueSettings:
     pen: PenSettings | None = field(default_factory=PenSettings)
 
     def __post_init__(self) -> None:
-        numbers = (self.mpp, self.longest_px, self.floor_density, self.noise_factor, self.blur_um)
+        numbers = (
+            self.mpp,
+            self.longest_px,
+            self.most_px,
+            self.floor_density,
+            self.noise_factor,
+            self.blur_um,
+        )
         if min(numbers) <= 0 or min(self.close_um, self.hole_um2, self.smallest_um2, self.dust_share) < 0:
             raise RequestError("tissue settings", "hold a negative value", "give positive values")
         if self.ceiling_density < self.floor_density:
@@ -85,11 +95,13 @@ def detect_tissue(
     none = np.zeros(valid.shape, bool)
     blurred = _blur(rgb, settings.blur_um / mpp)
     glass = estimate_glass(blurred, valid)
-    density = above_glass(blurred, glass)
-    darker = density.max(axis=2)
-    cut = _cut(darker[valid], glass.noise, settings)
+    density = Density(blurred, glass)
+    darkest = density.darkest()
+    cut = _cut(_histogram(darkest, valid), glass.noise, settings)
+    mask = (darkest > cut) & valid
+    del darkest
     pen = find_pen(density, settings.pen, mpp) & valid if settings.pen else none
-    mask = (darker > cut) & valid & ~pen
+    mask &= ~pen
     mask = fill_small(close(mask, settings.close_um / mpp), settings.hole_um2 / mpp**2) & valid & ~pen
     mask = drop_small(mask, max(settings.smallest_um2 / mpp**2, 1))
     if _is_dust(mask, valid, mpp, settings):
@@ -102,7 +114,16 @@ def _blur(rgb: NDArray[np.uint8], sigma: float) -> NDArray[np.uint8]:
     return np.asarray(cv2.GaussianBlur(rgb, (0, 0), min(max(sigma, 0.7), 6.0)), np.uint8)
 
 
-def _cut(darker: NDArray[np.float32], noise: float, settings: TissueSettings) -> float:
+def _histogram(darkest: NDArray[np.float32], valid: Mask) -> NDArray[np.float64]:
+    """How many valid pixels have each density from 0 to 0.3, in 256 bins; what is denser is in the last."""
+    counts = np.zeros(256)
+    for start, stop in bands(valid.shape):
+        bins = np.clip(darkest[start:stop][valid[start:stop]] / 0.3 * 256, 0, 255).astype(np.uint8)
+        counts += np.bincount(bins, minlength=256)
+    return counts
+
+
+def _cut(counts: NDArray[np.float64], noise: float, settings: TissueSettings) -> float:
     """Density above glass that separates: the floor, raised into the valley where there is one.
 
     Otsu's threshold (1979, IEEE Trans SMC 9:62) always exists, also in the noise of blank glass; it is
@@ -110,8 +131,6 @@ def _cut(darker: NDArray[np.float32], noise: float, settings: TissueSettings) ->
     """
     ceiling = settings.ceiling_density
     floor = min(max(settings.floor_density, settings.noise_factor * noise), ceiling)
-    bins = np.clip(darker / 0.3 * 256, 0, 255).astype(np.uint8)
-    counts = np.bincount(bins, minlength=256).astype(np.float64)
     otsu, explained = _otsu(counts)
     if explained < 0.75:
         return floor
@@ -227,15 +246,19 @@ def require_brightfield(slide: Slide) -> None:
 
 
 def overview_mpp(size: Size, mpp: Mpp, settings: TissueSettings) -> float:
-    """µm/px to look at: that of the settings, finer where the slide would be too small, never above level 0.
+    """µm/px to look at: that of the settings, finer where the slide would be too small and coarser where it
+    would be too large, never finer than level 0.
 
     >>> overview_mpp(Size(80_000, 60_000), Mpp(0.25, 0.25, "given"), TissueSettings())
     8.0
     >>> overview_mpp(Size(4096, 2048), Mpp(0.25, 0.25, "given"), TissueSettings())
     1.0
+    >>> overview_mpp(Size(300_000, 250_000), Mpp(0.25, 0.25, "given"), TissueSettings())
+    19.764235376052373
     """
     longest_um = max(size.width * mpp.x, size.height * mpp.y)
-    return max(min(settings.mpp, longest_um / settings.longest_px), mpp.x, mpp.y)
+    bounded = (size.area * mpp.x * mpp.y / settings.most_px) ** 0.5
+    return max(min(settings.mpp, longest_um / settings.longest_px), bounded, mpp.x, mpp.y)
 
 
 def covers(box: Box, shape: tuple[int, int], scale_x: float, scale_y: float) -> Mask:
