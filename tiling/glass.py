@@ -37,7 +37,7 @@ class Fade:
     weights: NDArray[np.float64]
 
     def rows(self, shape: tuple[int, int], start: int, stop: int) -> NDArray[np.float32]:
-        """Of rows `start` to `stop` in an image of `shape` (height, width): float32 (stop - start, width, 3)."""
+        """Rows `start` to `stop` of an image of `shape` (height, width): float32 (stop - start, width, 3)."""
         down = np.linspace(-1, 1, shape[0])[start:stop]
         y, x = np.meshgrid(down, np.linspace(-1, 1, shape[1]), indexing="ij")
         surface = (_quadratic(x.ravel(), y.ravel()) @ self.weights).astype(np.float32)
@@ -196,7 +196,7 @@ def _grow_surface(
             return None
         weights = np.linalg.lstsq(design[chosen], off[chosen], rcond=None)[0]
         surface = np.clip(design @ weights, -LARGEST_FADE, LARGEST_FADE)
-    return Fade(weights) if np.ptp(surface[chosen], axis=0).max() >= 0.01 else None
+    return Fade(weights.astype(np.float64)) if np.ptp(surface[chosen], axis=0).max() >= 0.01 else None
 
 
 def _quadratic(x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64]:

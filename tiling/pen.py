@@ -82,8 +82,8 @@ def _inks(density: Density, settings: PenSettings, mpp: float, factor: int) -> t
     for start, stop in bands((height, width * factor**2)):
         first, last = max(0, start - reach), min(height, stop + reach)
         fine = density.rows(first * factor, last * factor)[:, : width * factor]
-        coarse = np.asarray(cv2.resize(fine, (width, last - first), interpolation=cv2.INTER_AREA))
-        blurred = np.asarray(cv2.GaussianBlur(coarse, (0, 0), sigma))
+        coarse = np.asarray(cv2.resize(fine, (width, last - first), interpolation=cv2.INTER_AREA), np.float32)
+        blurred = np.asarray(cv2.GaussianBlur(coarse, (0, 0), sigma), np.float32)
         inner = slice(start - first, stop - first)
         soft[start:stop] = _ink(blurred[inner], settings, 1.0)
         sharp[start:stop] = _ink(coarse[inner], settings, 0.2)

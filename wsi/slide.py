@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cached_property
@@ -23,10 +23,13 @@ from coverslip.wsi.foreign import unread
 from coverslip.wsi.geometry import Box, Field, Level, Mpp, Size
 from coverslip.wsi.levels import level_for
 from coverslip.wsi.mpp import parse_mpp, resolve_mpp
-from coverslip.wsi.pixels import Pixels, Rgb, blank, composite, place
+from coverslip.wsi.pixels import Pixels, Raw, Rgb, blank, composite, place
+from coverslip.wsi.ranges import OpenFiles
 from coverslip.wsi.registry import reader_named, readers
 from coverslip.wsi.resample import reduce, resample
 from coverslip.wsi.source import Source, locate
+from coverslip.wsi.stored import StoredLevel, StoresTiles
+from coverslip.wsi.tiles import Place, fetch, read_box
 
 # Pixels read at once for overviews: 2048² × (3 + 2 masks) is 20 MB, whatever the slide's size.
 OVERVIEW_BLOCK = 2048
@@ -112,6 +115,8 @@ class Slide:
         self._reader, self._ref, self._source = reader, ref, source
         # A slide that nobody holds any more is closed: caches let go of slides that others may still read.
         self._closing = finalize(self, reader.close)
+        self._files = OpenFiles()
+        self._letting_go = finalize(self, self._files.close)
         self._lock = nullcontext() if reader.thread_safe else threading.Lock()
 
     def __enter__(self) -> Slide:
@@ -125,6 +130,7 @@ class Slide:
     def close(self) -> None:
         """Close the file. Closing again does nothing."""
         self._closing()
+        self._letting_go()
 
     def __repr__(self) -> str:
         return (
@@ -223,10 +229,38 @@ class Slide:
         inside = box.clip(self.levels[level].size)
         if inside is None:
             return blank(box, self.background)
-        with self._lock:
-            raw = self._reader.read(level, inside)
+        raw = self._read_stored(level, inside)
+        if raw is None:
+            with self._lock:
+                raw = self._reader.read(level, inside)
         pixels = composite(raw, self.background, sparse_by_design=self.facts.sparse_by_design)
         return place(pixels, inside, box, self.background)
+
+    def stored(self, level: int) -> StoredLevel | None:
+        """Where the level's compressed tiles lie; None where they are no plain grid of JPEG or JPEG 2000."""
+        return self._reader.stored(level) if isinstance(self._reader, StoresTiles) else None
+
+    def fetch(self, level: int, places: Sequence[Place]) -> list[memoryview]:
+        """The bytes of stored tiles, (row, column) on the level's grid: as they stand in the file.
+
+        Empty for a tile the file does not hold. Raises RequestError where `stored(level)` is None.
+        """
+        stored = self.stored(level)
+        if stored is None:
+            raise RequestError(f"level {level}", f"{self.name} shows no stored tiles", "use read instead")
+        return fetch(stored, self._files.of(stored.path), places)
+
+    def _read_stored(self, level: int, box: Box) -> Raw | None:
+        """What the stored tiles decode to, which is what the reader shows: three to five times as fast.
+
+        None where it is not known, and where any tile is absent or corrupt: what stands for that is the
+        reader's to say.
+        """
+        stored = self.stored(level)
+        if stored is None:
+            return None
+        rgb = read_box(stored, self._files.of(stored.path), box)
+        return None if rgb is None else Raw(rgb)
 
     def _check(self, level: int, box: Box) -> None:
         if not 0 <= level < len(self.levels):

@@ -13,7 +13,9 @@ import tifffile
 from numpy.typing import NDArray
 
 from coverslip.wsi.geometry import Size
+from coverslip.wsi.stored import StoredLevel
 from coverslip.wsi.tiff_colour import has_alpha
+from coverslip.wsi.tiff_stored import stored_level
 
 # What tifffile raises on an index that makes no sense, beside its own error.
 INDEX_ERRORS = (
@@ -32,11 +34,13 @@ INDEX_ERRORS = (
 
 @dataclass(frozen=True, slots=True, eq=False)
 class StoredGrid:
-    """The tiles of one tiled image. `absent`: bool (rows, columns), never written or past the end."""
+    """The tiles of one tiled image. `absent`: bool (rows, columns), never written or past the end.
+    `stored`: where their bytes lie, None where they are not JPEG or JPEG 2000 of red, green and blue."""
 
     size: Size
     tile: Size
     absent: NDArray[np.bool_]
+    stored: StoredLevel | None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -52,9 +56,9 @@ class TiffIndex:
     missing_fraction: float
     grids: tuple[StoredGrid, ...]
 
-    def absent(self, size: Size, tile: Size | None) -> NDArray[np.bool_] | None:
-        """The absent tiles of the one image with that size and tile; None when none or several have it."""
-        found = [grid.absent for grid in self.grids if grid.size == size and grid.tile == tile]
+    def grid(self, size: Size, tile: Size | None) -> StoredGrid | None:
+        """The one image with that size and tile; None when none or several have it."""
+        found = [grid for grid in self.grids if grid.size == size and grid.tile == tile]
         return found[0] if len(found) == 1 else None
 
 
@@ -70,7 +74,7 @@ def read_index(path: str) -> TiffIndex | None:
                 has_alpha=has_alpha(first),
                 largest_segment=max(segment_of(page) for page in pages),
                 missing_fraction=absent_share(first.dataoffsets, first.databytecounts, end),
-                grids=tuple(_grids(pages, end)),
+                grids=tuple(_grids(pages, path, end)),
             )
     except INDEX_ERRORS:
         return None
@@ -89,7 +93,7 @@ def orientation_of(page: tifffile.TiffPage) -> int:
     return int(tag.value) if tag is not None else 1
 
 
-def _grids(pages: Iterable[tifffile.TiffPage], end: int) -> Iterator[StoredGrid]:
+def _grids(pages: Iterable[tifffile.TiffPage], path: str, end: int) -> Iterator[StoredGrid]:
     """Of the tiled images whose lists are as long as their tiles are many."""
     for page in pages:
         if not page.is_tiled or page.planarconfig != 1:
@@ -98,7 +102,7 @@ def _grids(pages: Iterable[tifffile.TiffPage], end: int) -> Iterator[StoredGrid]
         columns, rows = ceil(size.width / tile.width), ceil(size.height / tile.height)
         if len(page.dataoffsets) == len(page.databytecounts) == rows * columns:
             absent = absent_tiles(page.dataoffsets, page.databytecounts, end)
-            yield StoredGrid(size, tile, absent.reshape(rows, columns))
+            yield StoredGrid(size, tile, absent.reshape(rows, columns), stored_level(page, path, end))
 
 
 def absent_tiles(offsets: Sequence[int], counts: Sequence[int], end: int) -> NDArray[np.bool_]:

@@ -13,6 +13,8 @@ from tifffile import COMPRESSION
 
 from coverslip.errors import UnreadableSlideError, UnsupportedSlideError
 from coverslip.wsi.geometry import Box, Size
+from coverslip.wsi.jpeg import jpeg_size
+from coverslip.wsi.jpeg2000 import jpeg_2000_size
 from coverslip.wsi.pixels import Raw
 from coverslip.wsi.tiff_colour import check_colour, to_rgb
 
@@ -164,33 +166,12 @@ def _tile(page: tifffile.TiffPage) -> Size:
 def _check_stream(page: tifffile.TiffPage, data: bytes, tile: Size) -> None:
     """Raise ValueError when an image codec would make more pixels than a tile has, or its end is lost."""
     if page.compression in JPEG:
-        declared = _jpeg_size(data)
+        declared = jpeg_size(data)
         if page.jpegheader is None and b"\xff\xd9" not in data.rstrip(b"\0")[-64:]:
             raise ValueError("the JPEG stream has no end: it was cut off")
     elif page.compression in JPEG_2000:
-        declared = _jpeg_2000_size(data)
+        declared = jpeg_2000_size(data)
     else:
         return
     if declared[0] * declared[1] > tile.area:
         raise ValueError(f"the tile says it is {declared[0]}×{declared[1]} pixels")
-
-
-def _jpeg_size(data: bytes) -> tuple[int, int]:
-    """(width, height) of the first frame header (ITU T.81 B.2.2)."""
-    at = 2
-    while at + 9 <= len(data) and data[at] == 0xFF:
-        marker = data[at + 1]
-        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
-            return int.from_bytes(data[at + 7 : at + 9]), int.from_bytes(data[at + 5 : at + 7])
-        standalone = marker == 0xFF or 0xD0 <= marker <= 0xD8
-        at += (1 if marker == 0xFF else 2) if standalone else 2 + int.from_bytes(data[at + 2 : at + 4])
-    raise ValueError("the JPEG stream has no frame header")
-
-
-def _jpeg_2000_size(data: bytes) -> tuple[int, int]:
-    """(width, height) from the SIZ marker (ITU T.800 A.5.1)."""
-    at = data[:4096].find(b"\xff\x4f\xff\x51")
-    if at < 0 or at + 24 > len(data):
-        raise ValueError("the JPEG 2000 stream has no size")
-    xsiz, ysiz, xosiz, yosiz = (int.from_bytes(data[at + 8 + n : at + 12 + n]) for n in (0, 4, 8, 12))
-    return xsiz - xosiz, ysiz - yosiz

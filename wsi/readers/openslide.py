@@ -19,12 +19,15 @@ from coverslip.wsi.geometry import Box, Mpp, Size
 from coverslip.wsi.levels import build_levels
 from coverslip.wsi.pixels import Raw, Rgb
 from coverslip.wsi.source import Source
+from coverslip.wsi.stored import StoredLevel
 from coverslip.wsi.tiff_index import TiffIndex, read_index
 from coverslip.wsi.tiff_pages import LARGEST_SEGMENT
 
 # Formats that store only what was scanned: a pixel they lack was never there.
 # https://openslide.org/formats/ ; Aperio's zero-length tiles are an encoder fault, not of this kind.
 SPARSE_FORMATS = frozenset({"mirax", "leica", "philips", "ventana", "sakura", "zeiss"})
+# Formats whose levels are one plain grid of tiles from the corner, without overlap or offsets.
+PLAIN_GRID = frozenset({"aperio", "generic-tiff", "philips"})
 MPP_KEYS = MappingProxyType(
     {
         "aperio": "aperio.MPP",
@@ -114,6 +117,7 @@ class OpenSlideReader:
         self._swap, self._inspection = threading.Lock(), threading.Lock()
         self.facts = _facts(path, handle, source, index)
         self._absent = _absent(self.facts, index)
+        self._stored = _stored(self.facts, index)
 
     def read(self, level: int, box: Box) -> Raw:
         tiles = self._tiles(level, box)
@@ -170,6 +174,9 @@ class OpenSlideReader:
                 if part is not None:
                     found.append((column, row, part))
         return found
+
+    def stored(self, level: int) -> StoredLevel | None:
+        return self._stored.get(level)
 
     def read_associated(self, name: str) -> NDArray[np.uint8]:
         handle = self._handle
@@ -228,8 +235,16 @@ def _absent(facts: Facts, index: TiffIndex | None) -> dict[int, NDArray[np.bool_
     if index is None or facts.format not in {"aperio", "generic-tiff"}:
         return {}
     levels = facts.levels[:1] if facts.format == "aperio" else facts.levels
-    grids = {number: index.absent(level.size, level.tile) for number, level in enumerate(levels)}
-    return {number: grid for number, grid in grids.items() if grid is not None and grid.any()}
+    grids = {number: index.grid(level.size, level.tile) for number, level in enumerate(levels)}
+    return {number: grid.absent for number, grid in grids.items() if grid is not None and grid.absent.any()}
+
+
+def _stored(facts: Facts, index: TiffIndex | None) -> dict[int, StoredLevel]:
+    """Of the formats whose tiles lie on a plain grid, and are shown as they decode."""
+    if index is None or facts.format not in PLAIN_GRID:
+        return {}
+    grids = {number: index.grid(level.size, level.tile) for number, level in enumerate(facts.levels)}
+    return {n: grid.stored for n, grid in grids.items() if grid is not None and grid.stored is not None}
 
 
 def _facts(path: str, handle: OpenSlide, source: Source, index: TiffIndex | None) -> Facts:

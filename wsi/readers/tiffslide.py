@@ -27,9 +27,11 @@ from coverslip.wsi.levels import build_levels
 from coverslip.wsi.ome_xml import OmeImage, read_ome, refuse_entities
 from coverslip.wsi.pixels import Raw
 from coverslip.wsi.source import Source
+from coverslip.wsi.stored import StoredLevel
 from coverslip.wsi.tiff_colour import has_alpha, is_brightfield
 from coverslip.wsi.tiff_index import INDEX_ERRORS, absent_share, orientation_of
 from coverslip.wsi.tiff_pages import StoredImage, stored_image
+from coverslip.wsi.tiff_stored import stored_level
 
 # µm per TIFF 6.0 ResolutionUnit; 1 means "no absolute unit".
 UM_PER_UNIT = MappingProxyType({2: 25400.0, 3: 10000.0})
@@ -99,6 +101,8 @@ class TiffReader:
         self._images = tuple(
             stored_image(page, self._fetch, tif.filehandle.size, source.path) for page in layout.pages
         )
+        end = tif.filehandle.size
+        self._stored = tuple(stored_level(page, source.path, end, trust_jfif=True) for page in layout.pages)
         self._associated = layout.associated
         self.facts = _facts(slide, layout, self._images, source)
 
@@ -113,6 +117,9 @@ class TiffReader:
 
     def read(self, level: int, box: Box) -> Raw:
         return self._images[level].read(box)
+
+    def stored(self, level: int) -> StoredLevel | None:
+        return self._stored[level]
 
     def read_associated(self, name: str) -> NDArray[np.uint8]:
         try:

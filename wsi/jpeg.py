@@ -1,0 +1,107 @@
+"""JPEG tiles: their markers (ITU T.81), made whole, and decoded at full, half, quarter or eighth size.
+
+libjpeg-turbo decodes, with the accurate integer DCT and smooth upsampling of colour, as OpenSlide lets it:
+full size gives the same bytes. A smaller size is taken in the DCT, each block from its lowest frequencies.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import simplejpeg
+from numpy.typing import NDArray
+
+from coverslip.wsi.geometry import Size
+from coverslip.wsi.stored import Colour
+
+SOI, EOI = b"\xff\xd8", b"\xff\xd9"
+SOS, APP0, APP15, COM = 0xDA, 0xE0, 0xEF, 0xFE
+# Adobe's marker is the only one that says of which colours three components are, both ways (T.872 6.5.3).
+ADOBE = {
+    "rgb": b"\xff\xee\x00\x0eAdobe\x00\x64\x00\x00\x00\x00\x00",
+    "ycbcr": b"\xff\xee\x00\x0eAdobe\x00\x64\x00\x00\x00\x00\x01",
+}
+# Writers pad streams to even or aligned lengths: the end marker is looked for this far from the end.
+PADDING = 64
+
+
+def segments(stream: bytes | memoryview) -> Iterator[tuple[int, int, int]]:
+    """(marker, start, stop) of each segment between SOI and the end of the scan header, in order.
+
+    Raises ValueError where the bytes are no chain of segments that leads to a scan.
+    """
+    at, end = 2, len(stream)
+    if bytes(stream[:2]) != SOI:
+        raise ValueError("it does not begin as a JPEG")
+    while at + 4 <= end and stream[at] == 0xFF:
+        marker = stream[at + 1]
+        if marker == 0xFF:
+            at += 1
+            continue
+        stop = at + 2 + (stream[at + 2] << 8 | stream[at + 3])
+        if stop > end:
+            break
+        yield marker, at, stop
+        if marker == SOS:
+            return
+        at = stop
+    raise ValueError("the JPEG stream has no scan")
+
+
+def jpeg_size(stream: bytes | memoryview) -> tuple[int, int]:
+    """(width, height) of the first frame header (T.81 B.2.2). Raises ValueError where there is none."""
+    for marker, start, stop in segments(stream):
+        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC) and stop - start >= 9:
+            high, wide = stream[start + 5 : start + 7], stream[start + 7 : start + 9]
+            return int.from_bytes(wide), int.from_bytes(high)
+    raise ValueError("the JPEG stream has no frame header")
+
+
+def shared_tables(tables: bytes | None) -> bytes:
+    """The segments of a tables-only stream (TIFF tag 347), without SOI and EOI; b"" for none."""
+    if not tables:
+        return b""
+    return tables.removeprefix(SOI).removesuffix(EOI)
+
+
+def make_whole(data: memoryview, tables: bytes, colour: Colour, header: bytes = b"") -> bytes:
+    """A stream that decodes by itself, its pixels unchanged, from a tile's bytes as they are stored.
+
+    The shared tables come first, so that a tile's own win; markers that say something of colours are left
+    out and one that says `colour` is put in. `data`: without the header where there is one, else a stream of
+    its own. Raises ValueError for what is no JPEG, or has no end.
+    """
+    if header:
+        return b"".join((header, data, EOI))
+    if EOI not in bytes(data[-PADDING:]):
+        raise ValueError("the JPEG stream has no end: it was cut off")
+    if colour == "marked":
+        colour = "ycbcr" if _bears_jfif(data) else "rgb"
+    parts: list[bytes | memoryview] = [SOI, ADOBE[colour], tables]
+    begin = 2
+    for marker, start, stop in segments(data):
+        if APP0 <= marker <= APP15 or marker == COM:
+            parts.append(data[begin:start])
+            begin = stop
+    parts.append(data[begin:])
+    return b"".join(parts)
+
+
+def _bears_jfif(data: memoryview) -> bool:
+    return any(marker == APP0 and data[at + 4 : at + 9] == b"JFIF\0" for marker, at, _ in segments(data))
+
+
+def decode_jpeg(stream: bytes, tile: Size, scale: int = 1) -> NDArray[np.uint8]:
+    """RGB uint8 (tile.height / scale, tile.width / scale, 3). `scale`: 1, 2, 4 or 8, a divisor of both sides.
+
+    What is wrong within the scan is passed over, as by OpenSlide. Raises ValueError for a stream that cannot
+    be decoded or says it is of another size.
+    """
+    if jpeg_size(stream) != (tile.width, tile.height):
+        raise ValueError(f"the tile does not say it is {tile.width}×{tile.height} pixels")
+    high, wide = tile.height // scale, tile.width // scale
+    rgb = simplejpeg.decode_jpeg(stream, "RGB", min_height=high, min_width=wide, strict=False)
+    if rgb.shape != (high, wide, 3):
+        raise ValueError(f"it decodes to {rgb.shape[1]}×{rgb.shape[0]} pixels")
+    return rgb

@@ -1,0 +1,78 @@
+"""Where the compressed tiles of a TIFF image lie."""
+
+from __future__ import annotations
+
+from math import ceil
+
+import numpy as np
+import tifffile
+from numpy.typing import NDArray
+from tifffile import COMPRESSION, PHOTOMETRIC
+
+from coverslip.wsi.geometry import Size
+from coverslip.wsi.jpeg import shared_tables
+from coverslip.wsi.stored import Codec, Colour, StoredLevel
+
+CODECS: dict[int, Codec] = {
+    COMPRESSION.JPEG: "jpeg",
+    COMPRESSION.APERIO_JP2000_RGB: "jpeg2000",
+    COMPRESSION.JPEG_2000_LOSSY: "jpeg2000",
+    COMPRESSION.JPEG2000: "jpeg2000",
+}
+
+
+def stored_level(
+    page: tifffile.TiffPage, path: str, end: int, *, trust_jfif: bool = False
+) -> StoredLevel | None:
+    """The tiles of an image of red, green and blue bytes in JPEG or JPEG 2000; None for any other.
+
+    `end`: bytes in the file; a tile that reaches past it counts as absent. `trust_jfif`: take the JFIF
+    marker of a JPEG over an index that says RGB, as tifffile does and OpenSlide does not; Bio-Formats writes
+    such files.
+    """
+    codec = CODECS.get(page.compression)
+    if codec is None or not page.is_tiled or not _is_rgb(page) or page.jpegheader is not None:
+        return None
+    size, tile = Size(page.imagewidth, page.imagelength), Size(page.tilewidth, page.tilelength)
+    shape = ceil(size.height / tile.height), ceil(size.width / tile.width)
+    if not len(page.dataoffsets) == len(page.databytecounts) == shape[0] * shape[1]:
+        return None
+    offsets, counts = _within(page, end)
+    return StoredLevel(
+        path,
+        size,
+        tile,
+        codec,
+        _colour(page, codec, trust_jfif=trust_jfif),
+        offsets.reshape(shape),
+        counts.reshape(shape),
+        shared_tables(page.jpegtables) if codec == "jpeg" else b"",
+    )
+
+
+def _colour(page: tifffile.TiffPage, codec: Codec, *, trust_jfif: bool) -> Colour:
+    if codec != "jpeg":
+        return "rgb"
+    if page.photometric == PHOTOMETRIC.YCBCR:
+        return "ycbcr"
+    return "marked" if trust_jfif else "rgb"
+
+
+def _is_rgb(page: tifffile.TiffPage) -> bool:
+    return (
+        page.dtype == np.uint8
+        and page.bitspersample == 8
+        and page.samplesperpixel == 3
+        and page.planarconfig == 1
+        and page.imagedepth == 1
+        and page.photometric in (PHOTOMETRIC.RGB, PHOTOMETRIC.YCBCR)
+    )
+
+
+def _within(page: tifffile.TiffPage, end: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Offsets and counts, both 0 for what is not in the file. An index may hold any 64-bit number."""
+    offsets = np.asarray(page.dataoffsets, np.uint64)
+    counts = np.asarray(page.databytecounts, np.uint64)
+    last = np.uint64(end)
+    held = (offsets > 0) & (offsets <= last) & (counts <= last - np.minimum(offsets, last))
+    return tuple(np.where(held, values, 0).astype(np.int64) for values in (offsets, counts))  # type: ignore[return-value]

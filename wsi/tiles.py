@@ -1,0 +1,68 @@
+"""Decoded stored tiles: a level's pixels without the detour through a reader."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from coverslip.wsi.geometry import Box
+from coverslip.wsi.jpeg import decode_jpeg, make_whole
+from coverslip.wsi.jpeg2000 import decode_jpeg_2000
+from coverslip.wsi.ranges import Ranges
+from coverslip.wsi.stored import StoredLevel
+
+# (row, column) on the level's grid of tiles.
+Place = tuple[int, int]
+# What decoders say of bytes that are no image.
+DECODE_ERRORS = (ValueError, OSError, SyntaxError, MemoryError)
+
+
+def fetch(level: StoredLevel, ranges: Ranges, places: Sequence[Place]) -> list[memoryview]:
+    """The bytes of each tile as they are stored; empty for one the file does not hold, or no longer holds."""
+    held = [n for n, place in enumerate(places) if level.counts[place]]
+    found = [memoryview(b"")] * len(places)
+    offsets = [int(level.offsets[places[n]]) for n in held]
+    counts = [int(level.counts[places[n]]) for n in held]
+    try:
+        data = ranges.read(offsets, counts)
+    except OSError:
+        return found
+    for n, one in zip(held, data, strict=True):
+        found[n] = one
+    return found
+
+
+def decode(level: StoredLevel, data: memoryview, scale: int = 1) -> NDArray[np.uint8] | None:
+    """RGB uint8 (tile.height / scale, tile.width / scale, 3), or None for a tile that is absent or corrupt.
+
+    `scale`: 1, 2, 4 or 8, a divisor of both sides. At 1 the pixels are those OpenSlide shows.
+    """
+    if not data:
+        return None
+    try:
+        if level.codec == "jpeg2000":
+            return decode_jpeg_2000(bytes(data), level.tile, scale)
+        whole = make_whole(data, level.tables, level.colour, level.header)
+        return decode_jpeg(whole, level.tile, scale)
+    except DECODE_ERRORS:
+        return None
+
+
+def read_box(level: StoredLevel, ranges: Ranges, box: Box) -> NDArray[np.uint8] | None:
+    """RGB uint8 (height, width, 3) of a box inside the level; None when any tile of it cannot be had."""
+    rows, columns = level.under(box)
+    rgb = np.empty((*box.size.shape, 3), np.uint8)
+    for row in rows:
+        places = [(row, column) for column in columns]
+        for (_, column), data in zip(places, fetch(level, ranges, places), strict=True):
+            pixels = decode(level, data)
+            if pixels is None:
+                return None
+            wide, high = level.tile.width, level.tile.height
+            tile = Box(column * wide, row * high, wide, high)
+            part = tile.intersect(box)
+            assert part is not None
+            rgb[part.within(box)] = pixels[part.within(tile)]
+    return rgb
