@@ -11,7 +11,7 @@ from typing import Protocol
 from coverslip.errors import UnsupportedSlideError
 
 # What lies between two ranges is read too when it is no more than this: cheaper than another request.
-LOCAL_GAP = 1 << 14
+LOCAL_GAP = 1 << 12
 REMOTE_GAP = 1 << 18
 # One read, and one answer of a server, are no larger than this unless a single range is.
 LARGEST_READ = 1 << 23
@@ -45,14 +45,18 @@ def coalesce(
     [Run(start=0, stop=20, members=(0, 2)), Run(start=100, stop=105, members=(1,))]
     """
     runs: list[Run] = []
+    members: list[int] = []
+    begin = end = 0
     for n in sorted(range(len(offsets)), key=offsets.__getitem__):
         start, stop = offsets[n], offsets[n] + counts[n]
-        last = runs[-1] if runs else None
-        if last is not None and start - last.stop <= gap and max(stop, last.stop) - last.start <= largest:
-            runs[-1] = Run(last.start, max(stop, last.stop), (*last.members, n))
-        else:
-            runs.append(Run(start, stop, (n,)))
-    return runs
+        if members and (start - end > gap or max(stop, end) - begin > largest):
+            runs.append(Run(begin, end, tuple(members)))
+            members = []
+        if not members:
+            begin, end = start, stop
+        members.append(n)
+        end = max(end, stop)
+    return [*runs, Run(begin, end, tuple(members))] if members else runs
 
 
 def _cut(
