@@ -1,4 +1,4 @@
-"""JPEG 2000 tiles (ITU T.800), decoded by OpenJPEG through Pillow, which can leave the finest detail out."""
+"""JPEG 2000 tiles (ITU T.800), decoded by OpenJPEG through Pillow."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from io import BytesIO
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, Jpeg2KImagePlugin
+from PIL import Image
 
 from coverslip.wsi.geometry import Size
 
@@ -21,21 +21,17 @@ def jpeg_2000_size(data: bytes | memoryview) -> tuple[int, int]:
     return xsiz - xosiz, ysiz - yosiz
 
 
-def decode_jpeg_2000(data: bytes, tile: Size, scale: int = 1) -> NDArray[np.uint8]:
-    """RGB uint8 (tile.height / scale, tile.width / scale, 3). `scale`: a power of two, divisor of both sides.
+def decode_jpeg_2000(data: bytes, tile: Size) -> NDArray[np.uint8]:
+    """RGB uint8 (tile.height, tile.width, 3).
 
-    A smaller size is the low-pass band of the wavelet. Raises ValueError or OSError for what cannot be
-    decoded, is of another size or has no such band.
+    Raises ValueError or OSError for what cannot be decoded or is of another size.
     """
     if jpeg_2000_size(data) != (tile.width, tile.height):
         raise ValueError(f"the tile does not say it is {tile.width}×{tile.height} pixels")
     with Image.open(BytesIO(data), formats=["JPEG2000"]) as image:
-        assert isinstance(image, Jpeg2KImagePlugin.Jpeg2KImageFile)
         if image.mode != "RGB":
             raise ValueError(f"it holds {image.mode}, not RGB")
-        if scale > 1:
-            image.reduce = scale.bit_length() - 1
         rgb = np.asarray(image)
-    if rgb.shape != (tile.height // scale, tile.width // scale, 3):
+    if rgb.shape != (tile.height, tile.width, 3):
         raise ValueError(f"it decodes to {rgb.shape[1]}×{rgb.shape[0]} pixels")
     return rgb
