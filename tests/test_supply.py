@@ -17,8 +17,10 @@ from hypothesis import strategies as st
 from slides import corrupt_tiles, tissue, write_tiff, zero_tiles
 
 from coverslip.errors import RequestError, UnreadableSlideError
+from coverslip.tiling import strips
 from coverslip.tiling import supply as module
 from coverslip.tiling.plan import TilePlan, plan_tiles
+from coverslip.tiling.route import choose_route
 from coverslip.tiling.supply import SupplySettings, read_tile, supply
 from coverslip.tiling.tissue import find_tissue
 from coverslip.wsi import Box, Slide, open_slide
@@ -173,7 +175,7 @@ def test_no_more_than_ahead_and_two_batches_are_alive(
     """Watched from within: the real reading, and how many of its batches still live when one is made."""
     born: list[weakref.ref] = []
     most = []
-    real = module.read_batch
+    real = module.empty_batch
 
     def watched(*arguments):
         batch = real(*arguments)
@@ -181,7 +183,7 @@ def test_no_more_than_ahead_and_two_batches_are_alive(
         most.append(sum(ref() is not None for ref in born))
         return batch
 
-    monkeypatch.setattr(module, "read_batch", watched)
+    monkeypatch.setattr(module, "empty_batch", watched)
     for batch in supply(slide, plan, range(24), SupplySettings(batch=2, ahead=ahead)):
         time.sleep(0.005)
         assert batch.pixels.any()
@@ -190,7 +192,7 @@ def test_no_more_than_ahead_and_two_batches_are_alive(
     assert max(most) > ahead
 
 
-@pytest.mark.parametrize("wrong", [{"batch": 0}, {"batch": -1}, {"ahead": -1}, {"halo": -1}])
+@pytest.mark.parametrize("wrong", [{"batch": 0}, {"batch": -1}, {"ahead": -1}, {"halo": -1}, {"threads": 0}])
 def test_settings_that_make_no_sense_are_refused(wrong: dict[str, int]) -> None:
     with pytest.raises(RequestError):
         SupplySettings(**wrong)
@@ -206,3 +208,103 @@ def test_rows_the_plan_does_not_have_are_refused_at_once(slide: Slide, plan: Til
 
 def test_no_rows_give_no_batches(slide: Slide, plan: TilePlan) -> None:
     assert list(supply(slide, plan, range(4, 4), SupplySettings())) == []
+
+
+# ---- stored tiles
+
+
+def at_mpp(slide: Slide, mpp: float, size: int, step: int = 1) -> TilePlan:
+    """Tiles over the whole slide, also over its edges, from a corner that no stored tile begins at."""
+    side = round(size * mpp / slide.mpp.x)
+    x, y = np.meshgrid(np.arange(step, slide.size.width, side), np.arange(2 * step, slide.size.height, side))
+    n = x.size
+    return TilePlan(
+        slide.name, slide.digest, slide.size, slide.mpp, mpp, size, 0,
+        x.ravel().astype(np.int64), y.ravel().astype(np.int64), np.ones(n, np.float32),
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def jpeg(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Slide]:
+    path = write_tiff(tmp_path_factory.mktemp("j") / "a.tif", tissue(1500, 1200), 0.25)
+    with open_slide(path) as opened:
+        yield opened
+
+
+@given(
+    st.sampled_from([0.25, 0.5, 0.77, 1.0, 1.3, 2.0]),
+    st.integers(20, 180),
+    st.integers(0, 7),
+    st.integers(0, 30),
+    st.integers(1, 3),
+)
+@settings(max_examples=40, deadline=None)
+def test_exact_tiles_are_those_read_one_by_one(jpeg: Slide, mpp, size, step, halo, threads) -> None:
+    plan = at_mpp(jpeg, mpp, size, step)
+    asked = SupplySettings(batch=7, halo=halo, exact=True, threads=threads)
+    rows = range(min(len(plan), 30))
+    assert choose_route(jpeg, mpp, exact=True).scale == 1
+    for batch in supply(jpeg, plan, rows, asked):
+        for n, row in enumerate(batch.rows):
+            tile = read_tile(jpeg, plan, row, halo)
+            assert np.array_equal(batch.pixels[n], tile.rgb)
+            assert np.array_equal(batch.valid[n], tile.valid)
+            assert np.array_equal(batch.damaged[n], tile.damaged)
+
+
+@pytest.mark.parametrize(
+    ("factor", "scale"),
+    [
+        *[(1.0, 1), (1.5, 1), (1.999, 1), (2.0, 2), (2.01, 1), (2.6, 1), (3.0, 1), (3.3, 2)],
+        *[(4.0, 4), (4.5, 2), (6.0, 2), (8.0, 8), (8.5, 2), (16.0, 8), (24.0, 8)],
+    ],
+)
+def test_the_decoder_s_scale_is_the_largest_that_keeps_the_picture(tmp_path, factor, scale) -> None:
+    path = write_tiff(tmp_path / "one.tif", tissue(600, 600), 0.25, levels=1)
+    with open_slide(path) as slide:
+        assert choose_route(slide, 0.25 * factor).scale == scale
+        assert choose_route(slide, 0.25 * factor, exact=True).scale == 1
+
+
+def psnr(one: np.ndarray, other: np.ndarray) -> float:
+    error = float(np.mean((one.astype(float) - other) ** 2))
+    return 10 * float(np.log10(255**2 / error)) if error else 100.0
+
+
+@pytest.mark.parametrize(
+    "name", ["wsi/derived/cmu1_generic_pyramid.tif", "wsi/aperio-svs/CMU-1-Small-Region.svs",
+             "wsi/ome-tiff/OS-1-detail.ome.tif"]
+)  # fmt: skip
+@pytest.mark.parametrize("factor", [2.0, 2.0016, 2.25, 3.0, 3.25, 3.7, 4.0, 5.0, 5.1, 7.0, 8.0, 8.6, 9.0])
+def test_scaled_tiles_are_within_40_db_of_the_exact_ones(shared: Path, name: str, factor: float) -> None:
+    with open_slide(shared / name, mpp=0.25, reader=None) as slide:
+        plan = at_mpp(slide, 0.25 * factor, 96, step=0 if factor % 2 == 0 else 3)
+        inside = (plan.x + plan.extent[0] < slide.size.width) & (plan.y + plan.extent[1] < slide.size.height)
+        plan = replace(plan, x=plan.x[inside], y=plan.y[inside], tissue=plan.tissue[inside])
+        rows = range(min(len(plan), 60))
+        scaled, exact = (
+            np.concatenate([batch.pixels for batch in supply(slide, plan, rows, SupplySettings(exact=exact))])
+            for exact in (False, True)
+        )
+    assert psnr(scaled, exact) >= 40
+
+
+def test_each_stored_tile_is_decoded_once_where_tiles_line_up(jpeg: Slide, monkeypatch) -> None:
+    seen = []
+    real = strips.decode
+    monkeypatch.setattr(strips, "decode", lambda *given: seen.append(bytes(given[1])) or real(*given))
+    plan = at_mpp(jpeg, 0.5, 128, step=0)
+    list(supply(jpeg, plan, range(len(plan)), SupplySettings(batch=3)))
+    assert len(set(seen)) == len(seen) == 20
+
+
+def test_a_plan_for_tiles_over_lost_stored_tiles_says_so_on_both_ways(torn: Slide) -> None:
+    plan = at_mpp(torn, 1.0, 100, step=5)
+    rows = range(len(plan))
+    exact, scaled = (
+        list(supply(torn, plan, rows, SupplySettings(batch=5, exact=exact))) for exact in (True, False)
+    )
+    for one, other in zip(exact, scaled, strict=True):
+        assert np.array_equal(one.valid, other.valid)
+        assert np.array_equal(one.damaged, other.damaged)
+    assert sum(batch.damaged_pixels for batch in exact) == pytest.approx(128 * 128, rel=0.02)

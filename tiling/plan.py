@@ -18,6 +18,8 @@ from coverslip.wsi.slide import Slide
 FINEST = 1.05
 # More tiles than any slide has at 40× with half overlap; more is a wrong unit.
 LARGEST_PLAN = 50_000_000
+# Columns and rows of tiles that are read together. A row of 32 tiles of 224 px at half scale holds 8 MB.
+BLOCK = (32, 16)
 # Of a tile of 128 µm that is 800 µm², a cluster of cells; cytology wants less, solid tissue more.
 MIN_TISSUE = 0.05
 
@@ -28,8 +30,9 @@ class TilePlan:
 
     `slide`, `digest`: the slide's name and digest. `slide_size`, `slide_mpp`: level 0. `mpp`: µm per tile
     pixel; `size`: side of a tile in its own pixels; `overlap`: pixels it shares with its neighbour.
-    `x`, `y`: int64 (n,), top-left corners, level-0 pixels, sorted by y, then x; a tile may reach over the
-    right and lower edge of the slide. `tissue`: float32 (n,), share of each tile that is tissue.
+    `x`, `y`: int64 (n,), top-left corners, level-0 pixels, neighbours together as `plan_tiles` orders them; a
+    tile may reach over the right and lower edge of the slide. `tissue`: float32 (n,), share of each tile that
+    is tissue.
     """
 
     slide: str
@@ -91,6 +94,9 @@ def plan_tiles(
 ) -> TilePlan:
     """Tiles of `size` × `size` pixels at `mpp` µm/px over the scanned part of the slide.
 
+    Tiles come in blocks of `BLOCK` (columns, rows) of the grid, within each row by row, so that any stretch
+    of the plan lies close together on the glass, and few of the slide's stored tiles lie under two.
+
     The grid starts at the corner of `slide.bounds`; each position is rounded to a level-0 pixel by itself,
     so that no error adds up. A tile is kept when at least `min_tissue` of its area, and more than nothing,
     is tissue; what lies outside the slide counts as none.
@@ -103,8 +109,15 @@ def plan_tiles(
         _refuse_upsampling(slide, mpp)
     plan = _grid(slide, mpp, size, overlap)
     share = tissue_share(tissue, plan.x, plan.y, plan.extent)
-    keep = (share >= min_tissue) & (share > 0)
-    return replace(plan, x=plan.x[keep], y=plan.y[keep], tissue=share[keep].astype(np.float32))
+    kept = np.flatnonzero((share >= min_tissue) & (share > 0))
+    kept = kept[_by_block(plan.x[kept] - slide.bounds.x, plan.y[kept] - slide.bounds.y, plan.step)]
+    return replace(plan, x=plan.x[kept], y=plan.y[kept], tissue=share[kept].astype(np.float32))
+
+
+def _by_block(x: NDArray[np.int64], y: NDArray[np.int64], step: tuple[float, float]) -> NDArray[np.intp]:
+    """The order of tiles whose corners lie `x`, `y` from the grid's, rounded to whole pixels."""
+    columns, rows = np.rint(x / step[0]).astype(np.int64), np.rint(y / step[1]).astype(np.int64)
+    return np.lexsort((columns, rows, columns // BLOCK[0], rows // BLOCK[1]))
 
 
 def check_tiles(mpp: float, size: int, overlap: int, min_tissue: float) -> None:

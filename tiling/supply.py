@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from coverslip.errors import RequestError
 from coverslip.tiling.plan import TilePlan
-from coverslip.wsi import Field, Mpp, Pixels, Size, Slide
+from coverslip.tiling.route import Route, choose_route
+from coverslip.tiling.strips import Strips
+from coverslip.wsi import Box, Field, Mpp, Pixels, Size, Slide
+from coverslip.wsi.levels import pixels_under
+from coverslip.wsi.resample import Window, is_whole, resample_rgb
+from coverslip.wsi.stored import StoredLevel
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -55,26 +62,31 @@ class SupplySettings:
     `batch`: tiles per batch; 32 keeps a batch of 224-px tiles under 10 MB and a network busy.
     `ahead`: batches read before they are asked for; one hides the reading behind the use of the last.
     `halo`: pixels added around each tile, for operators that look at a pixel's surroundings.
+    `exact`: decode stored tiles in full, so that pixels are those of `Slide.read_field`; see `choose_route`.
+    `threads`: decoding side by side; more than one where a GPU uses tiles faster than one core decodes.
     """
 
     batch: int = 32
     ahead: int = 1
     halo: int = 0
+    exact: bool = False
+    threads: int = 1
 
     def __post_init__(self) -> None:
-        if self.batch < 1 or self.ahead < 0 or self.halo < 0:
+        if min(self.batch, self.threads) < 1 or self.ahead < 0 or self.halo < 0:
             raise RequestError(
-                f"batch {self.batch}, ahead {self.ahead}, halo {self.halo}",
+                f"batch {self.batch}, ahead {self.ahead}, halo {self.halo}, threads {self.threads}",
                 "cannot be supplied",
-                "give a batch of at least 1, and 0 or more of the others",
+                "give a batch and threads of at least 1, and 0 or more of the others",
             )
 
 
 def supply(slide: Slide, plan: TilePlan, rows: range, settings: SupplySettings) -> Iterator[TileBatch]:
     """The tiles of `rows`, in order; a batch is never larger than `settings.batch`.
 
-    Memory is (ahead + 2) batches, whatever the plan's length. Errors of the slide are raised where the
-    batch is asked for. Raises RequestError for rows the plan does not have, or that leave some out.
+    Memory is (ahead + 2) batches and the stored tiles under one of them, whatever the plan's length. Errors
+    of the slide are raised where the batch is asked for. Raises RequestError for rows the plan does not have,
+    or that leave some out.
     """
     if rows.step != 1 or not 0 <= rows.start <= rows.stop <= len(plan):
         raise RequestError(f"{rows}", f"is no part of a plan of {len(plan)} tiles", "give start and stop")
@@ -83,13 +95,20 @@ def supply(slide: Slide, plan: TilePlan, rows: range, settings: SupplySettings) 
 
 def _ahead(slide: Slide, plan: TilePlan, rows: range, settings: SupplySettings) -> Iterator[TileBatch]:
     starts = iter(range(rows.start, rows.stop, settings.batch))
-    with ThreadPoolExecutor(1, thread_name_prefix="supply") as pool:
+    with ExitStack() as stack:
+        reading = stack.enter_context(ThreadPoolExecutor(1, thread_name_prefix="supply"))
+        decoding = None
+        if settings.threads > 1:
+            decoding = stack.enter_context(
+                ThreadPoolExecutor(settings.threads, thread_name_prefix="supply-decode")
+            )
+        read = tile_source(slide, plan, rows, settings, decoding).read
         pending: deque[Future[TileBatch]] = deque()
         try:
             while True:
                 while len(pending) <= settings.ahead and (start := next(starts, None)) is not None:
                     part = range(start, min(start + settings.batch, rows.stop))
-                    pending.append(pool.submit(read_batch, slide, plan, part, settings.halo))
+                    pending.append(reading.submit(read, part))
                 if not pending:
                     return
                 yield pending.popleft().result()
@@ -98,17 +117,114 @@ def _ahead(slide: Slide, plan: TilePlan, rows: range, settings: SupplySettings) 
                 future.cancel()
 
 
-def read_batch(slide: Slide, plan: TilePlan, rows: range, halo: int = 0) -> TileBatch:
-    """The tiles of `rows` at once."""
+class TileSource(Protocol):
+    """Reads tiles of one plan; its caller asks for one batch at a time."""
+
+    def read(self, rows: range) -> TileBatch: ...
+
+
+def tile_source(
+    slide: Slide, plan: TilePlan, rows: range, settings: SupplySettings, pool: Executor | None = None
+) -> TileSource:
+    """What `choose_route` says serves this plan. `rows`: all that will be asked for."""
+    route = choose_route(slide, plan.mpp, exact=settings.exact)
+    if not route.scale or not len(rows):
+        return ReaderTiles(slide, plan, settings.halo)
+    return StoredTiles(slide, plan, rows, settings.halo, route, pool)
+
+
+def empty_batch(plan: TilePlan, rows: range, halo: int) -> TileBatch:
+    """Pixels not yet read; all valid, nothing damaged."""
     side = plan.size + 2 * halo
-    pixels = np.empty((len(rows), side, side, 3), np.uint8)
-    valid = np.empty((len(rows), side, side), bool)
-    damaged = np.empty((len(rows), side, side), bool)
-    for n, row in enumerate(rows):
-        tile = read_tile(slide, plan, row, halo)
-        pixels[n], valid[n], damaged[n] = tile.rgb, tile.valid, tile.damaged
     index = np.arange(rows.start, rows.stop, dtype=np.int64)
-    return TileBatch(pixels, valid, damaged, index, plan.x[index], plan.y[index], halo)
+    return TileBatch(
+        np.empty((len(rows), side, side, 3), np.uint8),
+        np.ones((len(rows), side, side), bool),
+        np.zeros((len(rows), side, side), bool),
+        index,
+        plan.x[index],
+        plan.y[index],
+        halo,
+    )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ReaderTiles:
+    """Each tile read by itself through the slide's reader."""
+
+    slide: Slide
+    plan: TilePlan
+    halo: int
+
+    def read(self, rows: range) -> TileBatch:
+        batch = empty_batch(self.plan, rows, self.halo)
+        for n, row in enumerate(rows):
+            self.put(batch, n, row)
+        return batch
+
+    def put(self, batch: TileBatch, n: int, row: int) -> None:
+        """Tile `row` of the plan as tile `n` of the batch."""
+        tile = read_tile(self.slide, self.plan, row, self.halo)
+        batch.pixels[n], batch.valid[n], batch.damaged[n] = tile.rgb, tile.valid, tile.damaged
+
+
+class StoredTiles:
+    """Tiles cut from stored tiles, each of which is decoded once per row of tiles that needs it.
+
+    A tile that reaches over the level's edge, or onto a stored tile that is absent or corrupt, is read by
+    itself: what stands for such pixels is the reader's to say.
+    """
+
+    def __init__(
+        self,
+        slide: Slide,
+        plan: TilePlan,
+        rows: range,
+        halo: int,
+        route: Route,
+        pool: Executor | None = None,
+    ):
+        self._slide, self._plan, self._halo, self._route = slide, plan, halo, route
+        self._level = route.of(slide.levels[route.level])
+        self._single = ReaderTiles(slide, plan, halo)
+        stored = slide.stored(route.level)
+        assert stored is not None
+        self._strips = Strips(slide, route.level, route.scale, self._columns(rows, stored), pool)
+
+    def _columns(self, rows: range, stored: StoredLevel) -> range:
+        """Of stored tiles, under all tiles that will be asked for."""
+        part = slice(rows.start, rows.stop)
+        wide = stored.tile.width * self._slide.levels[self._route.level].downsample_x
+        margin = self._halo * self._plan.mpp / self._slide.mpp.x + 1
+        first = int((self._plan.x[part].min() - margin) // wide)
+        last = int((self._plan.x[part].max() + self._plan.extent[0] + margin) // wide)
+        return range(max(0, first), min(stored.counts.shape[1], last + 1))
+
+    def read(self, rows: range) -> TileBatch:
+        batch = empty_batch(self._plan, rows, self._halo)
+        fields = [widen(self._plan.field(row), self._slide.mpp, self._halo) for row in rows]
+        places = [pixels_under(field, self._slide.mpp, self._level) for field in fields]
+        inside = [n for n, (box, _) in enumerate(places) if box.clip(self._level.size) == box]
+        self._strips.load(places[n][0] for n in inside)
+        good = [n for n in inside if self._strips.holds(places[n][0])]
+        for n in set(range(len(rows))).difference(good):
+            self._single.put(batch, n, rows[n])
+        self._cut(batch, good, places)
+        return batch
+
+    def _cut(self, batch: TileBatch, tiles: Sequence[int], places: Sequence[tuple[Box, Window]]) -> None:
+        """Whole squares of the batch's size are copied a row of tiles at a time, all others resampled."""
+        side = batch.pixels.shape[1]
+        at: dict[int, list[int]] = {}
+        for n in tiles:
+            box, window = places[n]
+            if (box.width, box.height) == (side, side) and is_whole(window):
+                at.setdefault(box.y, []).append(n)
+            else:
+                size = Size(side, side)
+                batch.pixels[n] = resample_rgb(self._strips.crop(box), window, size)
+        for y, row in at.items():
+            self._strips.gather(np.array([places[n][0].x for n in row]), y, side, batch.pixels, row)
 
 
 def read_tile(slide: Slide, plan: TilePlan, row: int, halo: int = 0) -> Pixels:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import ceil, floor
 
-from coverslip.wsi.geometry import Level, Mpp, Size
+from coverslip.wsi.geometry import Box, Field, Level, Mpp, Size
 
 # A level whose µm/px is this much coarser than asked still counts as reaching it: files round the
 # resolution they state, and 0.2% is less than half a pixel over a tile of 224.
@@ -38,3 +39,22 @@ def level_for(levels: Sequence[Level], slide_mpp: Mpp, mpp: float) -> int:
         if max(level.downsample_x * slide_mpp.x, level.downsample_y * slide_mpp.y) <= mpp * TOLERANCE
     ]
     return max(fits, key=lambda n: levels[n].downsample, default=0)
+
+
+def pixels_under(field: Field, slide_mpp: Mpp, level: Level) -> tuple[Box, tuple[float, float, float, float]]:
+    """Which pixels of a level a field is made of: their box, and the field's window in it.
+
+    The window is left, top, right, bottom in pixels from the box's corner, fractional.
+    """
+    width, height = field.extent(slide_mpp)
+    left, top = field.x / level.downsample_x, field.y / level.downsample_y
+    right, bottom = left + width / level.downsample_x, top + height / level.downsample_y
+    box = _cover(left, top, right, bottom)
+    window = (left - box.x, top - box.y, min(right - box.x, box.width), min(bottom - box.y, box.height))
+    return box, (max(0.0, window[0]), max(0.0, window[1]), *window[2:])
+
+
+def _cover(left: float, top: float, right: float, bottom: float) -> Box:
+    """Smallest box of whole pixels around a fractional one; 1e-6 px forgives floating point."""
+    x, y = floor(left + 1e-6), floor(top + 1e-6)
+    return Box(x, y, max(1, ceil(right - 1e-6) - x), max(1, ceil(bottom - 1e-6) - y))

@@ -21,7 +21,7 @@ from coverslip.wsi.digest import file_sha256, files_sha256, remote_digest
 from coverslip.wsi.facts import Facts, Reader
 from coverslip.wsi.foreign import unread
 from coverslip.wsi.geometry import Box, Field, Level, Mpp, Size
-from coverslip.wsi.levels import level_for
+from coverslip.wsi.levels import level_for, pixels_under
 from coverslip.wsi.mpp import parse_mpp, resolve_mpp
 from coverslip.wsi.pixels import Pixels, Raw, Rgb, blank, composite, place
 from coverslip.wsi.ranges import OpenFiles
@@ -284,15 +284,8 @@ class Slide:
         Returns exactly `field.size` pixels covering exactly field.size × field.mpp µm of glass.
         """
         number = level_for(self.levels, self.mpp, field.mpp)
-        level = self.levels[number]
-        width, height = field.extent(self.mpp)
-        left, top = field.x / level.downsample_x, field.y / level.downsample_y
-        right, bottom = left + width / level.downsample_x, top + height / level.downsample_y
-        box = _cover(left, top, right, bottom)
-        window = (left - box.x, top - box.y, min(right - box.x, box.width), min(bottom - box.y, box.height))
-        return resample(
-            self.read(number, box), (max(0.0, window[0]), max(0.0, window[1]), *window[2:]), field.size
-        )
+        box, window = pixels_under(field, self.mpp, self.levels[number])
+        return resample(self.read(number, box), window, field.size)
 
     def overview(self, mpp: float) -> Overview:
         """The whole slide at about `mpp` µm/px (never finer), read block by block."""
@@ -336,12 +329,6 @@ class Slide:
             raise RequestError(f"associated image {name!r}", f"{self.name} has {have}", "name one it has")
         with self._lock:
             return self._reader.read_associated(name)
-
-
-def _cover(left: float, top: float, right: float, bottom: float) -> Box:
-    """Smallest box of whole pixels around a fractional one; 1e-6 px forgives floating point."""
-    x, y = floor(left + 1e-6), floor(top + 1e-6)
-    return Box(x, y, max(1, ceil(right - 1e-6) - x), max(1, ceil(bottom - 1e-6) - y))
 
 
 def _blocks(size: Size, across: int, down: int) -> Iterator[Box]:
