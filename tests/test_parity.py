@@ -97,6 +97,11 @@ def test_any_box_of_any_level_is_what_openslide_shows(shared, data):
             assert not slide.read(level, box).valid.any()
             return
         box = clipped
+        if slide.stored(level) is not None:
+            # Stored tiles are never shifted, nor is what OpenSlide shows from the level's own corner.
+            whole = Box(0, 0, box.right, box.bottom)
+            assert (slide.read(level, box).rgb == by_openslide(handle, level, whole)[box.within(whole)]).all()
+            return
     seen, pixels = by_openslide(handle, level, box), slide.read(level, box)
     assert (pixels.rgb == seen).all()
 

@@ -16,7 +16,7 @@ from coverslip.wsi.geometry import Size
 from coverslip.wsi.stored import Colour
 
 SOI, EOI = b"\xff\xd8", b"\xff\xd9"
-SOS, APP0, APP15, COM = 0xDA, 0xE0, 0xEF, 0xFE
+SOS, APP0, APP14, APP15, COM = 0xDA, 0xE0, 0xEE, 0xEF, 0xFE
 # Adobe's marker is the only one that says of which colours three components are, both ways (T.872 6.5.3).
 ADOBE = {
     "rgb": b"\xff\xee\x00\x0eAdobe\x00\x64\x00\x00\x00\x00\x00",
@@ -52,7 +52,7 @@ def segments(stream: bytes | memoryview) -> Iterator[tuple[int, int, int]]:
 def jpeg_size(stream: bytes | memoryview) -> tuple[int, int]:
     """(width, height) of the first frame header (T.81 B.2.2). Raises ValueError where there is none."""
     for marker, start, stop in segments(stream):
-        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC) and stop - start >= 9:
+        if is_frame(marker) and stop - start >= 9:
             high, wide = stream[start + 5 : start + 7], stream[start + 7 : start + 9]
             return int.from_bytes(wide), int.from_bytes(high)
     raise ValueError("the JPEG stream has no frame header")
@@ -73,6 +73,8 @@ def make_whole(data: memoryview, tables: bytes, colour: Colour, header: bytes = 
     its own. Raises ValueError for what is no JPEG, or has no end.
     """
     if header:
+        if not is_restart(data[-2:]) and EOI not in bytes(data[-PADDING:]):
+            raise ValueError("the part of a JPEG has no end: it was cut off")
         return b"".join((header, data, EOI))
     if EOI not in bytes(data[-PADDING:]):
         raise ValueError("the JPEG stream has no end: it was cut off")
@@ -86,6 +88,33 @@ def make_whole(data: memoryview, tables: bytes, colour: Colour, header: bytes = 
             begin = stop
     parts.append(data[begin:])
     return b"".join(parts)
+
+
+def stated_colour(stream: bytes | memoryview) -> Colour:
+    """What libjpeg takes three components for when nobody tells it (jdapimin.c, default_decompress_parms).
+
+    Raises ValueError for what is no JPEG.
+    """
+    colours: list[Colour] = []
+    for marker, start, stop in segments(stream):
+        body = bytes(stream[start + 4 : stop])
+        if marker == APP0 and body.startswith(b"JFIF\0"):
+            return "ycbcr"
+        if marker == APP14 and body.startswith(b"Adobe") and len(body) >= 12:
+            colours.insert(0, "ycbcr" if body[11] else "rgb")
+        elif is_frame(marker) and len(body) >= 13:
+            colours.append("rgb" if body[6:13:3] == b"RGB" else "ycbcr")
+    return colours[0] if colours else "ycbcr"
+
+
+def is_frame(marker: int) -> bool:
+    """Whether it begins a frame header, SOF0 to SOF15 (T.81 table B.1)."""
+    return 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC)
+
+
+def is_restart(marker: bytes | memoryview) -> bool:
+    """Whether the two bytes are one of the restart markers RST0 to RST7."""
+    return len(marker) == 2 and marker[0] == 0xFF and 0xD0 <= marker[1] <= 0xD7
 
 
 def _bears_jfif(data: memoryview) -> bool:

@@ -12,6 +12,7 @@ from coverslip.wsi.geometry import Box, Size
 
 Codec = Literal["jpeg", "jpeg2000"]
 Colour = Literal["rgb", "ycbcr", "marked"]
+Prefix = Literal["", "item", "restart"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -26,6 +27,8 @@ class StoredLevel:
     stand in a file, without SOI and EOI; b"" where each tile has its own. `header`: for streams that are
     stored without one (a part of a larger JPEG between restart markers), everything from SOI to the scan
     header; b"" where tiles have theirs.
+    `prefix`: what stands in the file before each tile's bytes, or the tile counts as absent: "item", a DICOM
+    item header that states their number; "restart", a JPEG restart marker (before all but the first tile).
     """
 
     path: str
@@ -37,6 +40,7 @@ class StoredLevel:
     counts: NDArray[np.int64]
     tables: bytes = b""
     header: bytes = b""
+    prefix: Prefix = ""
 
     @property
     def holds_all(self) -> bool:

@@ -26,12 +26,14 @@ def stored_level(
 ) -> StoredLevel | None:
     """The tiles of an image of red, green and blue bytes in JPEG or JPEG 2000; None for any other.
 
+    Hamamatsu's one JPEG per level counts as tiles, cut at its restart markers: tifffile reads where they lie.
+
     `end`: bytes in the file; a tile that reaches past it counts as absent. `trust_jfif`: take the JFIF
     marker of a JPEG over an index that says RGB, as tifffile does and OpenSlide does not; Bio-Formats writes
     such files.
     """
     codec = CODECS.get(page.compression)
-    if codec is None or not page.is_tiled or not _is_rgb(page) or page.jpegheader is not None:
+    if codec is None or not page.is_tiled or not _is_rgb(page):
         return None
     size, tile = Size(page.imagewidth, page.imagelength), Size(page.tilewidth, page.tilelength)
     shape = ceil(size.height / tile.height), ceil(size.width / tile.width)
@@ -47,6 +49,8 @@ def stored_level(
         offsets.reshape(shape),
         counts.reshape(shape),
         shared_tables(page.jpegtables) if codec == "jpeg" else b"",
+        page.jpegheader or b"",
+        "restart" if page.jpegheader else "",
     )
 
 

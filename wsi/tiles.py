@@ -8,11 +8,12 @@ from types import MappingProxyType
 import numpy as np
 from numpy.typing import NDArray
 
+from coverslip.wsi.dicom_stored import item_header
 from coverslip.wsi.geometry import Box
-from coverslip.wsi.jpeg import decode_jpeg, make_whole
+from coverslip.wsi.jpeg import decode_jpeg, is_restart, make_whole
 from coverslip.wsi.jpeg2000 import decode_jpeg_2000
 from coverslip.wsi.ranges import Ranges
-from coverslip.wsi.stored import Codec, StoredLevel
+from coverslip.wsi.stored import Codec, Prefix, StoredLevel
 
 # (row, column) on the level's grid of tiles.
 Place = tuple[int, int]
@@ -21,6 +22,7 @@ Place = tuple[int, int]
 # low-pass band lies half a pixel or more to the left and above (its filters are centred on even pixels,
 # T.800 F.3) and reaches 16 to 23: never.
 SCALES: Mapping[Codec, tuple[int, ...]] = MappingProxyType({"jpeg": (1, 2, 4, 8), "jpeg2000": (1,)})
+PREFIX_BYTES: Mapping[Prefix, int] = MappingProxyType({"": 0, "item": 8, "restart": 2})
 # What decoders say of bytes that are no image.
 DECODE_ERRORS = (ValueError, OSError, SyntaxError, MemoryError)
 
@@ -33,17 +35,26 @@ def scales_of(level: StoredLevel) -> tuple[int, ...]:
 
 def fetch(level: StoredLevel, ranges: Ranges, places: Sequence[Place]) -> list[memoryview]:
     """The bytes of each tile as they are stored; empty for one the file does not hold, or no longer holds."""
-    held = [n for n, place in enumerate(places) if level.counts[place]]
+    lead = PREFIX_BYTES[level.prefix]
+    held = [n for n, place in enumerate(places) if level.counts[place] and level.offsets[place] >= lead]
     found = [memoryview(b"")] * len(places)
-    offsets = [int(level.offsets[places[n]]) for n in held]
-    counts = [int(level.counts[places[n]]) for n in held]
+    offsets = [int(level.offsets[places[n]]) - lead for n in held]
+    counts = [int(level.counts[places[n]]) + lead for n in held]
     try:
         data = ranges.read(offsets, counts)
     except OSError:
         return found
     for n, one in zip(held, data, strict=True):
-        found[n] = one
+        if _is_announced(level, places[n], one[:lead], len(one) - lead):
+            found[n] = one[lead:]
     return found
+
+
+def _is_announced(level: StoredLevel, place: Place, before: memoryview, count: int) -> bool:
+    """Whether the bytes before a tile say that it begins there."""
+    if level.prefix == "item":
+        return before == item_header(count)
+    return level.prefix == "" or place == (0, 0) or is_restart(before)
 
 
 def decode(level: StoredLevel, data: memoryview, scale: int = 1) -> NDArray[np.uint8] | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import threading
+from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
 
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from openslide import OpenSlide, OpenSlideError
 
 from coverslip.errors import UnreadableSlideError, UnsupportedSlideError
+from coverslip.wsi.dicom_stored import stored_frames
 from coverslip.wsi.digest import files_below
 from coverslip.wsi.facts import LARGEST_ASSOCIATED, WHITE, Facts
 from coverslip.wsi.geometry import Box, Mpp, Size
@@ -26,8 +28,8 @@ from coverslip.wsi.tiff_pages import LARGEST_SEGMENT
 # Formats that store only what was scanned: a pixel they lack was never there.
 # https://openslide.org/formats/ ; Aperio's zero-length tiles are an encoder fault, not of this kind.
 SPARSE_FORMATS = frozenset({"mirax", "leica", "philips", "ventana", "sakura", "zeiss"})
-# Formats whose levels are one plain grid of tiles from the corner, without overlap or offsets.
-PLAIN_GRID = frozenset({"aperio", "generic-tiff", "philips"})
+# TIFF formats whose levels are one plain grid of tiles from the corner, without overlap or offsets.
+PLAIN_GRID = frozenset({"aperio", "generic-tiff", "hamamatsu", "philips"})
 MPP_KEYS = MappingProxyType(
     {
         "aperio": "aperio.MPP",
@@ -117,7 +119,7 @@ class OpenSlideReader:
         self._swap, self._inspection = threading.Lock(), threading.Lock()
         self.facts = _facts(path, handle, source, index)
         self._absent = _absent(self.facts, index)
-        self._stored = _stored(self.facts, index)
+        self._index = index
 
     def read(self, level: int, box: Box) -> Raw:
         tiles = self._tiles(level, box)
@@ -177,6 +179,10 @@ class OpenSlideReader:
 
     def stored(self, level: int) -> StoredLevel | None:
         return self._stored.get(level)
+
+    @cached_property
+    def _stored(self) -> dict[int, StoredLevel]:
+        return _stored(self.facts, self._index)
 
     def read_associated(self, name: str) -> NDArray[np.uint8]:
         handle = self._handle
@@ -240,11 +246,22 @@ def _absent(facts: Facts, index: TiffIndex | None) -> dict[int, NDArray[np.bool_
 
 
 def _stored(facts: Facts, index: TiffIndex | None) -> dict[int, StoredLevel]:
-    """Of the formats whose tiles lie on a plain grid, and are shown as they decode."""
-    if index is None or facts.format not in PLAIN_GRID:
+    """Of the formats whose tiles lie on a plain grid, and are shown as they decode.
+
+    Not Leica's and Ventana's, whose areas and tiles lie at fractions of a pixel, nor MIRAX, which places
+    parts of its tiles so.
+    """
+    if facts.format == "dicom":
+        frames = stored_frames(facts.files, facts.properties.get("dicom.SeriesInstanceUID", ""))
+        found = {
+            n: frames.get((level.size, level.tile)) for n, level in enumerate(facts.levels) if level.tile
+        }
+    elif index is not None and facts.format in PLAIN_GRID:
+        grids = {n: index.grid(level.size, level.tile) for n, level in enumerate(facts.levels)}
+        found = {n: grid.stored for n, grid in grids.items() if grid is not None}
+    else:
         return {}
-    grids = {number: index.grid(level.size, level.tile) for number, level in enumerate(facts.levels)}
-    return {n: grid.stored for n, grid in grids.items() if grid is not None and grid.stored is not None}
+    return {n: stored for n, stored in found.items() if stored is not None}
 
 
 def _facts(path: str, handle: OpenSlide, source: Source, index: TiffIndex | None) -> Facts:

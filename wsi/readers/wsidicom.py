@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 from types import MappingProxyType
@@ -17,11 +18,16 @@ from numpy.typing import NDArray
 
 from coverslip.errors import RequestError, UnreadableSlideError, UnsupportedSlideError
 from coverslip.extras import require
+from coverslip.wsi.dicom_stored import stored_frames
 from coverslip.wsi.facts import Facts, Kind
 from coverslip.wsi.geometry import Box, Mpp, Size
+from coverslip.wsi.jpeg import stated_colour
 from coverslip.wsi.levels import build_levels
 from coverslip.wsi.pixels import Raw
+from coverslip.wsi.ranges import open_ranges
 from coverslip.wsi.source import Source, locate
+from coverslip.wsi.stored import StoredLevel
+from coverslip.wsi.tiles import fetch
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -192,6 +198,7 @@ class DicomReader:
         self._path = base.default_instance.default_path
         self.facts = _facts(slide, self._levels, (len(planes), plane), files)
         self._errors = (*READ_ERRORS, *_foreign_errors())
+        self._series = files[0].series
 
     def read(self, level: int, box: Box) -> Raw:
         stored = self._levels[level]
@@ -228,6 +235,18 @@ class DicomReader:
             return None
         return np.asarray(level.get_tile(point, z, path, crop_to_image_boundary=False))
 
+    def stored(self, level: int) -> StoredLevel | None:
+        return self._stored.get(level)
+
+    @cached_property
+    def _stored(self) -> dict[int, StoredLevel]:
+        """Of JPEG, where its first frame is taken for the colours stated: wsidicom goes by the frame."""
+        frames = stored_frames(self.facts.files, self._series)
+        found = {
+            n: frames.get((level.size, level.tile)) for n, level in enumerate(self.facts.levels) if level.tile
+        }
+        return {n: one for n, one in found.items() if one is not None and _colours_agree(one)}
+
     def read_associated(self, name: str) -> NDArray[np.uint8]:
         try:
             image = self._slide.read_label() if name == "label" else self._slide.read_overview()
@@ -239,6 +258,18 @@ class DicomReader:
 
     def close(self) -> None:
         self._slide.close()
+
+
+def _colours_agree(level: StoredLevel) -> bool:
+    if level.codec != "jpeg":
+        return False
+    ranges = open_ranges(level.path)
+    try:
+        return stated_colour(fetch(level, ranges, [(0, 0)])[0]) == level.colour
+    except ValueError:
+        return False
+    finally:
+        ranges.close()
 
 
 def _facts(slide: WsiDicom, levels: list[DicomLevel], planes: tuple[int, int], files: list[Header]) -> Facts:
