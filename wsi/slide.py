@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cached_property
-from math import ceil, floor
+from math import floor
 from pathlib import Path
 from types import TracebackType
 from weakref import finalize
@@ -23,6 +23,7 @@ from coverslip.wsi.foreign import unread
 from coverslip.wsi.geometry import Box, Field, Level, Mpp, Size
 from coverslip.wsi.levels import level_for, pixels_under
 from coverslip.wsi.mpp import parse_mpp, resolve_mpp
+from coverslip.wsi.overview import Overview, make_overview
 from coverslip.wsi.pixels import Pixels, Raw, Rgb, blank, composite, place
 from coverslip.wsi.ranges import OpenFiles
 from coverslip.wsi.registry import reader_named, readers
@@ -31,8 +32,6 @@ from coverslip.wsi.source import Source, locate
 from coverslip.wsi.stored import StoredLevel, StoresTiles
 from coverslip.wsi.tiles import Place, fetch, read_box
 
-# Pixels read at once for overviews: 2048² × (3 + 2 masks) is 20 MB, whatever the slide's size.
-OVERVIEW_BLOCK = 2048
 # No scanner's image has more pixels a side than some 300,000; an index may claim any number.
 LARGEST_SIDE = 1 << 22
 # One read may not ask for more than this many pixels: a box is a request, not a promise of memory.
@@ -50,15 +49,6 @@ class SlideRef:
 
     def open(self) -> Slide:
         return _open(self)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Overview:
-    """The whole of level 0 made small: pixel (i, j) covers level-0 [i·scale_x, (i+1)·scale_x) × […)."""
-
-    pixels: Pixels
-    scale_x: float
-    scale_y: float
 
 
 def open_slide(
@@ -288,12 +278,12 @@ class Slide:
         return resample(self.read(number, box), window, field.size)
 
     def overview(self, mpp: float) -> Overview:
-        """The whole slide at about `mpp` µm/px (never finer), read block by block."""
+        """The whole slide at about `mpp` µm/px (never finer); see `make_overview`."""
         level = level_for(self.levels, self.mpp, mpp)
         stored = self.levels[level]
         across = max(1, floor(mpp / (self.mpp.x * stored.downsample_x) + 1e-3))
         down = max(1, floor(mpp / (self.mpp.y * stored.downsample_y) + 1e-3))
-        return self._reduced(level, across, down)
+        return make_overview(self, level, across, down)
 
     def thumbnail(self, longest: int = 1024) -> NDArray[np.uint8]:
         """The whole slide, at most `longest` pixels on its longer side: uint8 (height, width, 3)."""
@@ -304,23 +294,10 @@ class Slide:
         level = max(fits, key=lambda n: self.levels[n].downsample)
         stored = self.levels[level].size
         factor = max(1, floor(max(stored.width, stored.height) / longest))
-        small = self._reduced(level, factor, factor).pixels
+        small = make_overview(self, level, factor, factor).pixels
         scale = min(1.0, longest / max(small.rgb.shape[:2]))
         height, width = (max(1, round(side * scale)) for side in small.rgb.shape[:2])
         return reduce(small, Size(width, height)).rgb
-
-    def _reduced(self, level: int, across: int, down: int) -> Overview:
-        """A whole level, `across` × `down` pixels averaged into one."""
-        stored = self.levels[level]
-        whole = blank(
-            Box(0, 0, ceil(stored.size.width / across), ceil(stored.size.height / down)), self.background
-        )
-        for box in _blocks(stored.size, across, down):
-            part = reduce(self.read(level, box), Size(box.width // across, box.height // down))
-            where = Box(box.x // across, box.y // down, box.width // across, box.height // down)
-            at = where.within(Box(0, 0, whole.rgb.shape[1], whole.rgb.shape[0]))
-            whole.rgb[at], whole.valid[at], whole.damaged[at] = part.rgb, part.valid, part.damaged
-        return Overview(whole, across * stored.downsample_x, down * stored.downsample_y)
 
     def read_associated(self, name: str) -> NDArray[np.uint8]:
         """An associated image (label, macro, …): uint8 (height, width, 3). It may show a patient's name."""
@@ -329,14 +306,3 @@ class Slide:
             raise RequestError(f"associated image {name!r}", f"{self.name} has {have}", "name one it has")
         with self._lock:
             return self._reader.read_associated(name)
-
-
-def _blocks(size: Size, across: int, down: int) -> Iterator[Box]:
-    """Boxes over a level whose sides are multiples of the factors; the last may reach outside."""
-    wide = max(1, OVERVIEW_BLOCK // across) * across
-    high = max(1, OVERVIEW_BLOCK // down) * down
-    for y in range(0, size.height, high):
-        for x in range(0, size.width, wide):
-            width = min(wide, ceil((size.width - x) / across) * across)
-            height = min(high, ceil((size.height - y) / down) * down)
-            yield Box(x, y, width, height)
