@@ -175,10 +175,10 @@ def _listed(
     if listed.max() > file.seek(0, 2):
         raise ValueError("its offset table reaches past its end")
     offsets = listed.astype(np.int64) + begin + ITEM_HEADER
-    last = _item(file, int(offsets[-1]) - ITEM_HEADER)
+    first, last = (_item(file, int(offsets[n]) - ITEM_HEADER) for n in (0, -1))
     counts = np.append(np.diff(offsets) - ITEM_HEADER, last)
-    if (counts < 0).any():
-        raise ValueError("its frames are not in order")
+    if (counts < 0).any() or counts[0] != first:
+        raise ValueError("its frames are not in order, or in several fragments")
     return offsets, counts
 
 

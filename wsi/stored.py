@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from math import ceil
 from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
@@ -45,6 +46,12 @@ class StoredLevel:
     @property
     def holds_all(self) -> bool:
         return bool(self.counts.all())
+
+    def cut(self, size: Size) -> StoredLevel:
+        """The part of it that a level of that size shows, from the same corner; `size` is no larger."""
+        rows, columns = ceil(size.height / self.tile.height), ceil(size.width / self.tile.width)
+        part = np.s_[:rows, :columns]
+        return replace(self, size=size, offsets=self.offsets[part], counts=self.counts[part])
 
     def under(self, box: Box) -> tuple[range, range]:
         """Rows and columns of the tiles that a box of the level's pixels touches; the box lies inside it."""

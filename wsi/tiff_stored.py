@@ -27,13 +27,15 @@ def stored_level(
     """The tiles of an image of red, green and blue bytes in JPEG or JPEG 2000; None for any other.
 
     Hamamatsu's one JPEG per level counts as tiles, cut at its restart markers: tifffile reads where they lie.
+    Each is one row of blocks; where these are higher than 8 pixels (4:2:0), OpenSlide cannot read it, and
+    neither is it read here.
 
     `end`: bytes in the file; a tile that reaches past it counts as absent. `trust_jfif`: take the JFIF
     marker of a JPEG over an index that says RGB, as tifffile does and OpenSlide does not; Bio-Formats writes
     such files.
     """
     codec = CODECS.get(page.compression)
-    if codec is None or not page.is_tiled or not _is_rgb(page):
+    if codec is None or not page.is_tiled or not _is_rgb(page) or (page.jpegheader and page.tilelength != 8):
         return None
     size, tile = Size(page.imagewidth, page.imagelength), Size(page.tilewidth, page.tilelength)
     shape = ceil(size.height / tile.height), ceil(size.width / tile.width)

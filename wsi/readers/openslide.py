@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import threading
+from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
@@ -29,7 +30,7 @@ from coverslip.wsi.tiff_pages import LARGEST_SEGMENT
 # https://openslide.org/formats/ ; Aperio's zero-length tiles are an encoder fault, not of this kind.
 SPARSE_FORMATS = frozenset({"mirax", "leica", "philips", "ventana", "sakura", "zeiss"})
 # TIFF formats whose levels are one plain grid of tiles from the corner, without overlap or offsets.
-PLAIN_GRID = frozenset({"aperio", "generic-tiff", "hamamatsu", "philips"})
+PLAIN_GRID = frozenset({"aperio", "generic-tiff", "hamamatsu", "philips", "ventana"})
 MPP_KEYS = MappingProxyType(
     {
         "aperio": "aperio.MPP",
@@ -248,20 +249,30 @@ def _absent(facts: Facts, index: TiffIndex | None) -> dict[int, NDArray[np.bool_
 def _stored(facts: Facts, index: TiffIndex | None) -> dict[int, StoredLevel]:
     """Of the formats whose tiles lie on a plain grid, and are shown as they decode.
 
-    Not Leica's and Ventana's, whose areas and tiles lie at fractions of a pixel, nor MIRAX, which places
-    parts of its tiles so.
+    Not of Ventana's BIF, whose tiles lie at the mean of all overlaps and are smoothed between pixels; nor
+    of MIRAX, which places parts of its tiles so.
     """
     if facts.format == "dicom":
         frames = stored_frames(facts.files, facts.properties.get("dicom.SeriesInstanceUID", ""))
         found = {
             n: frames.get((level.size, level.tile)) for n, level in enumerate(facts.levels) if level.tile
         }
-    elif index is not None and facts.format in PLAIN_GRID:
+    elif index is None or facts.format not in PLAIN_GRID:
+        return {}
+    elif facts.format == "philips":
+        found = dict(enumerate(_philips(facts, index)))
+    else:
         grids = {n: index.grid(level.size, level.tile) for n, level in enumerate(facts.levels)}
         found = {n: grid.stored for n, grid in grids.items() if grid is not None}
-    else:
-        return {}
     return {n: stored for n, stored in found.items() if stored is not None}
+
+
+def _philips(facts: Facts, index: TiffIndex) -> Iterator[StoredLevel | None]:
+    """Its tiled images are its levels, in order; coarser ones claim the padding of level 0 too."""
+    grids = index.grids if len(index.grids) == len(facts.levels) else ()
+    for level, grid in zip(facts.levels, grids, strict=False):
+        whole = grid.size.box.intersect(level.size.box) == level.size.box
+        yield grid.stored.cut(level.size) if grid.stored and whole and grid.tile == level.tile else None
 
 
 def _facts(path: str, handle: OpenSlide, source: Source, index: TiffIndex | None) -> Facts:
