@@ -1,8 +1,13 @@
-"""The batch: many slides through one Dask cluster, each on its own, none able to stop the others."""
+"""The batch: many slides through one Dask cluster, each on its own, none able to stop the others.
+
+Slides are begun largest first, so that what is left for the end is small; and each before the work on those
+begun earlier runs out, so that nobody waits while one slide's last tasks end.
+"""
 
 from __future__ import annotations
 
 import shutil
+import time
 import traceback
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -14,16 +19,28 @@ from coverslip.errors import CoverslipError, SlideError
 from coverslip.workflows import steps
 from coverslip.workflows.clock import now
 from coverslip.workflows.conclude import finish
-from coverslip.workflows.job import Job
+from coverslip.workflows.job import Job, stored_bytes
 from coverslip.workflows.progress import Watcher
 from coverslip.workflows.result import SlideResult
 
 if TYPE_CHECKING:
     from distributed import Client, Future
 
-# Slides under way at once, per worker thread: enough that nobody waits while one slide ends, few enough
-# that a folder of thousands is not all half done when the night is over.
-SLIDES_PER_THREAD = 2
+# Tasks given out and not done, per worker thread, below which the next slide is begun: one under way, and
+# enough beside it that a thread whose last task was short finds another. More slides than that are never
+# half done, so that a night's end leaves whole ones.
+AHEAD = 3
+# Workers come and go; the scheduler is asked how many there are this often.
+SECONDS_BETWEEN_COUNTS = 5.0
+# A slide with no more tasks than this is done whole by the task that prepares it: handing them round takes as
+# long as the work, and another process would have to open the slide again.
+FEW_TASKS = 2
+# Of Dask's priorities the higher goes first. The work on the batch's first slide has 0, on the next -2, …;
+# a slide is begun before the work on the last one begun, and after that on those before it. One that only has
+# to be put together goes first: it frees what it holds.
+PER_PLACE = -2
+TO_BEGIN = 3
+TO_FINISH = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,9 +68,10 @@ class BatchReport:
 
 @dataclass(eq=False)
 class _Slide:
-    """A slide under way, and the tasks it waits for."""
+    """A slide under way, its place in the order of the batch, and the tasks it waits for."""
 
     job: Job
+    place: int
     prepared: steps.Prepared | None = None
     waits_for: set[Future] = field(default_factory=set)
 
@@ -70,23 +88,26 @@ class Batch:
         self._slides: dict[Future, _Slide] = {}
         self._results: dict[str, SlideResult] = {}
         self._failures: dict[str, Failure] = {}
+        self._threads, self._counted = 1, float("-inf")
 
     def run(self, jobs: Sequence[Job]) -> BatchReport:
-        waiting = deque(jobs)
-        threads: dict[str, int] = cast(Any, self._client.nthreads())
-        most = min(steps.CACHED_SLIDES, SLIDES_PER_THREAD * max(1, sum(threads.values())))
+        waiting = deque(enumerate(sorted(jobs, key=stored_bytes, reverse=True)))
         while True:
-            while waiting and self._under_way() < most:
-                self._submit(_Slide(waiting.popleft()), steps.prepare, now())
+            while waiting and len(self._slides) < AHEAD * self._count_threads():
+                place, job = waiting.popleft()
+                self._submit(_Slide(job, place), TO_BEGIN + PER_PLACE * place, start, now())
             if not self._slides:
                 return self._report(jobs)
             self._take(next(self._stream))
 
-    def _under_way(self) -> int:
-        return len(set(self._slides.values()))
+    def _count_threads(self) -> int:
+        if time.monotonic() - self._counted > SECONDS_BETWEEN_COUNTS:
+            threads: dict[str, int] = cast(Any, self._client.nthreads())
+            self._threads, self._counted = max(1, sum(threads.values())), time.monotonic()
+        return self._threads
 
-    def _submit(self, slide: _Slide, step: Callable[..., Any], *args: object) -> None:
-        future = self._client.submit(step, slide.job, *args, pure=False)
+    def _submit(self, slide: _Slide, priority: int, step: Callable[..., Any], *args: object) -> None:
+        future = self._client.submit(step, slide.job, *args, pure=False, priority=priority)
         self._slides[future] = slide
         slide.waits_for.add(future)
         self._stream.add(future)
@@ -112,14 +133,14 @@ class Batch:
             slide.prepared = value
             if not value.done:
                 self._watcher.planned(slide.job.id, value.tiles)
-            for number in range(len(value.shards)):
-                self._submit(slide, steps.score, value, number)
+            for number in range(value.shares):
+                self._submit(slide, PER_PLACE * slide.place, steps.score, value, number)
             for number in range(value.copies):
-                self._submit(slide, steps.copy, value, number)
+                self._submit(slide, PER_PLACE * slide.place, steps.copy, value, number)
         else:
             self._watcher.advanced(slide.job.id, value.tiles)
         if not slide.waits_for:
-            self._submit(slide, finish, slide.prepared)
+            self._submit(slide, TO_FINISH, finish, slide.prepared)
 
     def _fail(self, slide: _Slide, error: BaseException, future: Future) -> None:
         for other in slide.waits_for:
@@ -138,6 +159,18 @@ class Batch:
             tuple(results[job.id] for job in jobs if job.id in results),
             tuple(failures[job.id] for job in jobs if job.id in failures),
         )
+
+
+def start(job: Job, started: str) -> steps.Prepared | SlideResult:
+    """The first task of a slide: prepares it, and does all the rest too where that is little."""
+    prepared = steps.prepare(job, started)
+    if prepared.shares + prepared.copies > FEW_TASKS:
+        return prepared
+    for number in range(prepared.shares):
+        steps.score(job, prepared, number)
+    for number in range(prepared.copies):
+        steps.copy(job, prepared, number)
+    return finish(job, prepared)
 
 
 def run_jobs(jobs: Sequence[Job], client: Client, watcher: Watcher, errors: Path) -> BatchReport:

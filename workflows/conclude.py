@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import asdict
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from coverslip.workflows.canvas import Painter, write_class_map, write_tissue
 from coverslip.workflows.clock import now
 from coverslip.workflows.files import Part, read_part, write_json, write_table
 from coverslip.workflows.job import Job
+from coverslip.workflows.layout import too_damaged
 from coverslip.workflows.outputs import RESULT, STORE, digests, read_result
 from coverslip.workflows.pictures import galleries, overviews
 from coverslip.workflows.report import render_report
@@ -31,7 +33,7 @@ from coverslip.workflows.result import (
     SlideResult,
     Times,
 )
-from coverslip.workflows.steps import Prepared, opened, plan_of, pyramid_of, tissue_of, too_damaged
+from coverslip.workflows.steps import Prepared, layout_of, let_go, opened, pyramid_of
 from coverslip.workflows.workflow import Conclusion
 from coverslip.wsi import Slide
 
@@ -52,8 +54,9 @@ def finish(job: Job, prepared: Prepared) -> SlideResult:
     if prepared.done:
         return read_result(job.home)
     slide = opened(job.ref)
-    plan, tissue = plan_of(job, slide), tissue_of(job, slide)
-    parts = [_part(job.shard_path(n), prepared) for n in range(len(prepared.shards))]
+    layout = layout_of(job, slide, prepared)
+    plan, tissue = layout.plan, layout.tissue
+    parts = [_part(job.shard_path(n), prepared) for n in range(prepared.shares)]
     copies = [_part(job.copy_path(n), prepared) for n in range(prepared.copies)]
     quality = _quality(job, slide, plan, tissue, parts, copies)
     conclusion = _conclude(job, slide, plan, tissue, parts)
@@ -65,6 +68,7 @@ def finish(job: Job, prepared: Prepared) -> SlideResult:
     result = result.model_copy(update={"outputs": digests(job.home, names)})
     write_json(job.home / RESULT, result.model_dump(mode="json"))
     discard(job.parts)
+    let_go(job, prepared)
     return result
 
 
@@ -123,7 +127,7 @@ def _result(
         slide=SlideIdentity(
             id=job.id,
             path=slide.path,
-            digest=slide.digest,
+            digest=prepared.digest,
             bytes=slide.bytes,
             format=slide.facts.format,
             reader=slide.reader,
@@ -166,19 +170,20 @@ def _provenance(job: Job, prepared: Prepared, conclusion: Conclusion) -> Provena
         device=job.workflow.device(),
         supply="reader",
         seed=job.settings.seed,
-        packages=package_versions(),
+        packages=dict(package_versions()),
     )
 
 
-def package_versions() -> dict[str, str]:
-    """Versions of the packages in `PACKAGES` that are installed."""
-    found = {}
+@cache
+def package_versions() -> tuple[tuple[str, str], ...]:
+    """Names and versions of the packages in `PACKAGES` that are installed; a millisecond each."""
+    found = []
     for name in PACKAGES:
         try:
-            found[name] = version(name)
+            found.append((name, version(name)))
         except PackageNotFoundError:
             continue
-    return found
+    return tuple(found)
 
 
 def _write_tables(job: Job, conclusion: Conclusion) -> list[str]:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from dataclasses import asdict, dataclass, field
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 
@@ -69,7 +71,7 @@ class Job:
         """sha256 over all that decides the result: input, how it is read, settings, model, versions."""
         asked = {
             "schema": [SCHEMA, SCHEMA_VERSION],
-            "coverslip": version("coverslip"),
+            "coverslip": own_version(),
             "input": slide.digest,
             "reader": [slide.reader, slide.reader_version],
             "mpp": [slide.mpp.x, slide.mpp.y, slide.mpp.source],
@@ -81,3 +83,26 @@ class Job:
             "identity": [self.id, self.case, self.stain, slide.path],
         }
         return hashlib.sha256(json.dumps(asked, sort_keys=True, default=str).encode()).hexdigest()
+
+
+@cache
+def own_version() -> str:
+    """Of the Coverslip that runs; looking it up takes a millisecond."""
+    return version("coverslip")
+
+
+def stored_bytes(job: Job) -> int:
+    """About how large the slide is on disk, without opening it; 0 for a URL.
+
+    Of a folder, and of a folder beside the file with the same name (as MRXS has), the files directly in it.
+    """
+    path = Path(job.ref.path)
+    try:
+        total = 0 if path.is_dir() else path.stat().st_size
+        for folder in {path, path.with_suffix("")}:
+            if folder.is_dir():
+                total += sum(entry.stat().st_size for entry in os.scandir(folder) if entry.is_file())
+    except (OSError, ValueError):
+        # What is wrong with it is said when it is opened.
+        return 0
+    return total

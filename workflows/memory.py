@@ -1,10 +1,74 @@
-"""Memory that was freed, given back to the system."""
+"""What a worker keeps from task to task, and freed memory, given back to the system."""
 
 from __future__ import annotations
 
 import ctypes
 import sys
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
 from functools import cache
+from typing import Generic, TypeVar
+
+V = TypeVar("V")
+
+
+class Kept(Generic[V]):
+    """Values by key, made when first asked for: once, however many threads ask at the same time.
+
+    Together they weigh at most `limit`, in the unit of `weigh`: the least recently used go first, and a value
+    heavier than the limit is not kept at all. Whoever holds a value that went may go on using it.
+    """
+
+    def __init__(self, limit: int, weigh: Callable[[V], int]):
+        self._limit, self._weigh = limit, weigh
+        self._lock = threading.Lock()
+        self._entries: OrderedDict[Hashable, _Entry[V]] = OrderedDict()
+
+    def get(self, key: Hashable, make: Callable[[], V]) -> V:
+        """The value of that key, or what `make` gives; what it raises is raised, and nothing kept."""
+        with self._lock:
+            entry = self._entries.setdefault(key, _Entry())
+            self._entries.move_to_end(key)
+        with entry.making:
+            if not entry.values:
+                entry.values.append(self._made(key, entry, make))
+            return entry.values[0]
+
+    def forget(self, key: Hashable) -> None:
+        """Let go of a value; does nothing where there is none."""
+        with self._lock:
+            self._entries.pop(key, None)
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def _made(self, key: Hashable, entry: _Entry[V], make: Callable[[], V]) -> V:
+        try:
+            value = make()
+            entry.weight = self._weigh(value)
+        except BaseException:
+            self.forget(key)
+            raise
+        with self._lock:
+            self._trim()
+        return value
+
+    def _trim(self) -> None:
+        heavy = [key for key, entry in self._entries.items() if entry.weight > self._limit]
+        for key in heavy:
+            del self._entries[key]
+        while sum(entry.weight for entry in self._entries.values()) > self._limit:
+            self._entries.popitem(last=False)
+
+
+class _Entry(Generic[V]):
+    """A value, or the one being made: `values` holds one or none."""
+
+    def __init__(self) -> None:
+        self.making = threading.Lock()
+        self.values: list[V] = []
+        self.weight = 0
 
 
 def give_back() -> None:

@@ -6,10 +6,11 @@ import base64
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from types import MappingProxyType
 
 import numpy as np
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -35,17 +36,23 @@ def render_report(
 
     `overview`: pictures of the whole slide; `galleries`: finding's name → pictures of its tiles.
     """
+    return _page().render(result=result, ruo=RUO, overview=overview, galleries=galleries)
+
+
+@cache
+def _page() -> Template:
+    """Compiled once: that takes longer than to fill it in."""
     environment = Environment(
         loader=PackageLoader("coverslip.workflows", "templates"), autoescape=True, undefined=StrictUndefined
     )
     environment.filters.update(picture=_data_uri, number=format_value, interval=format_interval)
-    page = environment.get_template("report.html")
-    return page.render(result=result, ruo=RUO, overview=overview, galleries=galleries)
+    return environment.get_template("report.html")
 
 
 def _data_uri(pixels: NDArray[np.uint8]) -> str:
     buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "PNG", optimize=False)
+    # Pillow's own level of 6 takes three times as long, for a file 4 % smaller.
+    Image.fromarray(pixels).save(buffer, "PNG", compress_level=1)
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 

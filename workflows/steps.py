@@ -1,6 +1,6 @@
 """The steps of one slide, each a task that opens the slide itself and returns a few numbers.
 
-prepare ─► score (each shard of the plan), copy (each group of pyramid regions) ─► finish
+prepare ─► score (each share of the plan), copy (each group of pyramid regions) ─► finish
 
 Every step looks first whether its part is already there, whole, and answers the same request; so a batch
 that was killed continues, and gives the bytes an undisturbed one gives.
@@ -10,40 +10,53 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from dataclasses import dataclass
-from functools import lru_cache
+from dataclasses import dataclass, replace
+from math import ceil
 
 import pyarrow as pa
 
 from coverslip.atomic import clear_temporaries, discard
-from coverslip.errors import DamagedSlideError, SlideInformationError, UnreadableSlideError
+from coverslip.errors import SlideInformationError, UnreadableSlideError
 from coverslip.tiling.ome_zarr import create_store, write_region
-from coverslip.tiling.plan import FINEST, TilePlan, plan_tiles
+from coverslip.tiling.plan import FINEST
 from coverslip.tiling.pyramid import PyramidPlan, plan_pyramid
-from coverslip.tiling.tissue import TissueMask, find_tissue, require_brightfield
+from coverslip.tiling.tissue import require_brightfield
 from coverslip.workflows.canvas import Painter
 from coverslip.workflows.files import Part, read_part, write_part
 from coverslip.workflows.inputs import printable
 from coverslip.workflows.job import Job
-from coverslip.workflows.memory import give_back
+from coverslip.workflows.layout import Layout, lay_out, read_layout, too_damaged, write_layout
+from coverslip.workflows.memory import Kept, give_back
 from coverslip.workflows.outputs import RESULT, STORE, is_done
 from coverslip.wsi import Box, Slide, SlideRef
 
-# Pyramid regions copied by one task: a few seconds of work, a few hundred tasks for the largest slide.
+# Pyramid regions copied by one task: a few seconds of work. Of a slide so large that this would give more
+# than `MOST_TASKS`, a task takes more of them; and so with the plan's shards.
 REGIONS_PER_TASK = 16
-# Open slides, tissue masks and plans a worker process keeps: no batch has more slides under way at once, so
-# that none is opened or searched for tissue again for every shard.
-CACHED_SLIDES = 32
+MOST_TASKS = 400
+# Kept by a worker process for its next tasks. A slide is opened again in milliseconds, with 32 MB for
+# OpenSlide's own cache; a layout (10 to 20 MB of a large slide) is read again as fast.
+SLIDES_KEPT = 8
+LAYOUT_BYTES_KEPT = 64 << 20
+MARKER = "started.parquet"
+
+_SLIDES: Kept[Slide] = Kept(SLIDES_KEPT, lambda slide: 1)
+_LAYOUTS: Kept[Layout] = Kept(LAYOUT_BYTES_KEPT, lambda layout: layout.nbytes)
 
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """What `prepare` found. `started`: UTC, ISO 8601. `done`: the result already stands."""
+    """What `prepare` found, and all that other workers need of it.
+
+    `started`: UTC, ISO 8601. `digest`: the slide's. `shares`: tasks that score `tiles` between them;
+    `copies`: tasks that copy the pyramid. `done`: the result already stands.
+    """
 
     request: str
     started: str
+    digest: str
     tiles: int = 0
-    shards: tuple[tuple[int, int], ...] = ()
+    shares: int = 0
     copies: int = 0
     done: bool = False
 
@@ -61,11 +74,33 @@ def prepare(job: Job, started: str) -> Prepared:
     refuse_unfit(job, slide)
     request = job.request(slide)
     if is_done(job.home, request):
-        return Prepared(request, started, done=True)
-    plan = plan_of(job, slide)
-    start_parts(job, slide, request)
-    shards = tuple(plan.shards(job.workflow.grid.shard))
-    return Prepared(request, started, len(plan), shards, len(copies_of(job, slide)))
+        return Prepared(request, started, slide.digest, done=True)
+    prepared = Prepared(request, started, slide.digest)
+    if not is_begun(job, request):
+        begin(job, slide, request)
+    tiles = len(layout_of(job, slide, prepared).plan)
+    shares = len(shares_of(tiles, job.workflow.grid.shard))
+    return replace(prepared, tiles=tiles, shares=shares, copies=len(copies_of(job, slide)))
+
+
+def per_task(pieces: int, least: int) -> int:
+    """How many pieces of a slide's work one task takes: a multiple of `least`, so that there are never more
+    than `MOST_TASKS` tasks.
+
+    >>> per_task(3_000, 16), per_task(50_000_000, 512)
+    (16, 125440)
+    """
+    return least * max(1, ceil(pieces / (least * MOST_TASKS)))
+
+
+def shares_of(tiles: int, shard: int) -> list[range]:
+    """A plan's rows in the parts that are one task each, whole shards but for the last.
+
+    >>> shares_of(1100, 512)
+    [range(0, 512), range(512, 1024), range(1024, 1100)]
+    """
+    step = per_task(tiles, shard)
+    return [range(start, min(start + step, tiles)) for start in range(0, tiles, step)]
 
 
 def refuse_unfit(job: Job, slide: Slide) -> None:
@@ -101,52 +136,30 @@ def refuse_missing(slide: Slide, most: float) -> None:
         raise too_damaged(slide, missing, "of its stored tiles are absent from the file", most)
 
 
-def too_damaged(slide: Slide, fraction: float, what: str, most: float) -> DamagedSlideError:
-    accept = min(1.0, fraction + 0.005)
-    return DamagedSlideError(
-        slide.path,
-        f"{fraction:.1%} {what}, more than the {most:.1%} allowed",
-        f"scan or copy it again, or accept the loss with --max-damage {accept:.2f}",
-        fraction,
-    )
-
-
 def opened(ref: SlideRef) -> Slide:
     """This worker's open slide; opened once, and again when the file has changed."""
-    stamp = (0, 0)
-    if os.path.exists(ref.path):
-        status = os.stat(ref.path)
-        stamp = (status.st_mtime_ns, status.st_size)
-    return _opened(ref, stamp)
+    return _SLIDES.get((ref, stamp_of(ref)), ref.open)
 
 
-@lru_cache(maxsize=CACHED_SLIDES)
-def _opened(ref: SlideRef, stamp: tuple[int, int]) -> Slide:
-    return ref.open()
+def stamp_of(ref: SlideRef) -> tuple[int, int]:
+    """What changes with a local file: when it was written (ns), and its bytes."""
+    if not os.path.exists(ref.path):
+        return 0, 0
+    status = os.stat(ref.path)
+    return status.st_mtime_ns, status.st_size
 
 
-@lru_cache(maxsize=CACHED_SLIDES)
-def tissue_of(job: Job, slide: Slide) -> TissueMask:
-    """Raises NotBrightfieldError, or DamagedSlideError when too much of the overview is not there."""
-    tissue = find_tissue(slide, job.settings.tissue)
-    if tissue.damaged_fraction > job.settings.max_damage:
-        raise too_damaged(
-            slide, tissue.damaged_fraction, "of it is missing or corrupt", job.settings.max_damage
-        )
-    return tissue
-
-
-@lru_cache(maxsize=CACHED_SLIDES)
-def plan_of(job: Job, slide: Slide) -> TilePlan:
-    grid = job.workflow.grid
-    return plan_tiles(
-        slide,
-        tissue_of(job, slide),
-        mpp=grid.mpp,
-        size=grid.size,
-        overlap=grid.overlap,
-        min_tissue=grid.min_tissue,
+def layout_of(job: Job, slide: Slide, prepared: Prepared) -> Layout:
+    """This worker's layout of a slide that is prepared."""
+    return _LAYOUTS.get(
+        (job.folder, prepared.request), lambda: read_layout(job, slide, prepared.request, prepared.digest)
     )
+
+
+def let_go(job: Job, prepared: Prepared) -> None:
+    """Forget what this worker keeps of a slide that is done."""
+    _LAYOUTS.forget((job.folder, prepared.request))
+    _SLIDES.forget((job.ref, stamp_of(job.ref)))
 
 
 def pyramid_of(job: Job, slide: Slide) -> PyramidPlan:
@@ -162,38 +175,55 @@ def copies_of(job: Job, slide: Slide) -> list[list[tuple[int, Box]]]:
         if level.stored is not None
         for box in plan.regions(number)
     ]
-    return [regions[n : n + REGIONS_PER_TASK] for n in range(0, len(regions), REGIONS_PER_TASK)]
+    step = per_task(len(regions), REGIONS_PER_TASK)
+    return [regions[n : n + step] for n in range(0, len(regions), step)]
 
 
-def start_parts(job: Job, slide: Slide, request: str) -> None:
-    """Lay out the pyramid and its labels once; what another request left is removed first."""
-    marker = job.parts / "started.parquet"
-    if read_part(marker, request) is not None:
+def is_begun(job: Job, request: str) -> bool:
+    """Whether parts of this very request stand; clears what a killed task left half-written among them."""
+    begun = read_part(job.parts / MARKER, request) is not None
+    if begun:
         clear_temporaries(job.home)
-        return
+    return begun
+
+
+def begin(job: Job, slide: Slide, request: str) -> None:
+    """Find tissue and plan, and make the empty pyramid and its labels; what another request left goes."""
+    layout = _LAYOUTS.get((job.folder, request), lambda: lay_out(job, slide))
     for left in (job.parts, job.home / RESULT, job.home / STORE):
         discard(left)
+    write_layout(job, layout, request)
     create_store(job.store, pyramid_of(job, slide), slide)
-    painter = Painter.of(job.workflow.canvas, job.store, plan_of(job, slide))
+    painter = Painter.of(job.workflow.canvas, job.store, layout.plan)
     if painter is not None:
         painter.create()
-    write_part(marker, Part(pa.table({})), request)
+    write_part(job.parts / MARKER, Part(pa.table({})), request)
 
 
 def score(job: Job, prepared: Prepared, number: int) -> Worked:
-    """One shard of the plan: its rows, its damage, its blocks of the canvas."""
-    start, stop = prepared.shards[number]
+    """One share of the plan: its rows, its damage, its blocks of the canvas."""
+    rows = shares_of(prepared.tiles, job.workflow.grid.shard)[number]
     path = job.shard_path(number)
     if read_part(path, prepared.request) is None:
         slide = opened(job.ref)
-        plan = plan_of(job, slide)
-        scored = job.workflow.score(slide, plan, tissue_of(job, slide), range(start, stop))
-        painter = Painter.of(job.workflow.canvas, job.store, plan)
+        layout = layout_of(job, slide, prepared)
+        write_part(path, _scored(job, slide, layout, rows), prepared.request)
+        give_back()
+    return Worked(len(rows))
+
+
+def _scored(job: Job, slide: Slide, layout: Layout, rows: range) -> Part:
+    """Shard by shard, so that what is held of it at once does not grow with the share."""
+    tables, damaged, shard = [], 0, job.workflow.grid.shard
+    painter = Painter.of(job.workflow.canvas, job.store, layout.plan)
+    for start in range(rows.start, rows.stop, shard):
+        part = range(start, min(start + shard, rows.stop))
+        scored = job.workflow.score(slide, layout.plan, layout.tissue, part)
         if painter is not None:
             painter.paint(scored.blocks)
-        write_part(path, Part(scored.table, {"damaged": scored.damaged_pixels}), prepared.request)
-        give_back()
-    return Worked(stop - start)
+        tables.append(scored.table)
+        damaged += scored.damaged_pixels
+    return Part(pa.concat_tables(tables), {"damaged": damaged})
 
 
 def copy(job: Job, prepared: Prepared, number: int) -> Worked:

@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     help="Damaged share above which a slide fails.",
 )
 @click.option("--seed", type=int, default=0, show_default=True, help="For whatever draws at random.")
+@click.option("--exact", is_flag=True, help="Decode stored tiles in full; otherwise within 40 dB of that.")
 @click.option(
     "--workers",
     type=click.IntRange(min=1),
@@ -68,6 +69,7 @@ def command(
     slide_mpp: float | None,
     max_damage: float,
     seed: int,
+    exact: bool,
     workers: int | None,
     scheduler: str | None,
     overwrite: bool,
@@ -84,7 +86,7 @@ def command(
 
     out = console()
     settings = RunSettings(max_damage=max_damage, seed=seed)
-    plan = plan_run(paths, output, _workflow(workflow, model, site), settings, slides_csv, slide_mpp)
+    plan = plan_run(paths, output, _workflow(workflow, model, site, exact=exact), settings, slides_csv, slide_mpp)
     _say_ignored(plan, out)
     if dry_run:
         return _dry_run(plan, out)
@@ -94,7 +96,7 @@ def command(
     return report.exit_code
 
 
-def _workflow(name: str, model: Path | None, site: str) -> Workflow:
+def _workflow(name: str, model: Path | None, site: str, *, exact: bool) -> Workflow:
     from coverslip.errors import RequestError
 
     if name == "ihc":
@@ -104,8 +106,8 @@ def _workflow(name: str, model: Path | None, site: str) -> Workflow:
             raise RequestError(
                 "--model", "is not used by the workflow ihc", "leave it out, or use --workflow tiles"
             )
-        return Ihc(IhcSettings(site="cytoplasm" if site == "cytoplasm" else "nucleus"))
-    from coverslip.workflows.tile_classes import tile_classes
+        return Ihc(IhcSettings(site="cytoplasm" if site == "cytoplasm" else "nucleus", exact=exact))
+    from coverslip.workflows.tile_classes import TileClassSettings, tile_classes
 
     if model is None:
         raise RequestError(
@@ -113,7 +115,7 @@ def _workflow(name: str, model: Path | None, site: str) -> Workflow:
             "needs a model",
             "name a package with --model; make one with: coverslip train tiles",
         )
-    return tile_classes(model)
+    return tile_classes(model, TileClassSettings(exact=exact))
 
 
 def _say_ignored(plan: RunPlan, out: Console) -> None:
@@ -127,7 +129,8 @@ def _dry_run(plan: RunPlan, out: Console) -> int:
     from rich.table import Table
 
     from coverslip.errors import CoverslipError
-    from coverslip.workflows.steps import opened, plan_of, refuse_unfit, tissue_of
+    from coverslip.workflows.layout import lay_out
+    from coverslip.workflows.steps import opened, refuse_unfit, shares_of
 
     table = Table("slide", "tissue mm²", "tiles", "tasks", box=None, pad_edge=False)
     failures = 0
@@ -135,9 +138,10 @@ def _dry_run(plan: RunPlan, out: Console) -> int:
         try:
             slide = opened(job.ref)
             refuse_unfit(job, slide)
-            tissue, tiles = tissue_of(job, slide), plan_of(job, slide)
-            tasks = len(list(tiles.shards(job.workflow.grid.shard)))
-            table.add_row(job.id, f"{tissue.area_mm2:.2f}", str(len(tiles)), str(tasks))
+            layout = lay_out(job, slide)
+            tiles = len(layout.plan)
+            tasks = len(shares_of(tiles, job.workflow.grid.shard))
+            table.add_row(job.id, f"{layout.tissue.area_mm2:.2f}", str(tiles), str(tasks))
         except CoverslipError as error:
             failures += 1
             click.echo(f"Error: {error}", err=True)
