@@ -15,6 +15,7 @@ from coverslip.errors import StoreIncompleteError
 from coverslip.tiling.geojson import tissue_features, write_geojson
 from coverslip.tiling.ome_zarr import finish_store, write_region
 from coverslip.tiling.plan import TilePlan
+from coverslip.tiling.route import choose_route
 from coverslip.tiling.tissue import TissueMask
 from coverslip.workflows.canvas import Painter, write_class_map, write_tissue
 from coverslip.workflows.clock import now
@@ -145,7 +146,7 @@ def _result(
         measurements=conclusion.measurements,
         quality=quality,
         abstentions=conclusion.abstentions,
-        provenance=_provenance(job, prepared, conclusion),
+        provenance=_provenance(job, prepared, slide, conclusion),
         outputs={},
         times=Times(started=prepared.started, finished=now()),
     )
@@ -159,7 +160,7 @@ def _declared(slide: Slide) -> MppValue | None:
     return MppValue(x=declared.x, y=declared.y, source=declared.source)
 
 
-def _provenance(job: Job, prepared: Prepared, conclusion: Conclusion) -> Provenance:
+def _provenance(job: Job, prepared: Prepared, slide: Slide, conclusion: Conclusion) -> Provenance:
     return Provenance(
         coverslip=version("coverslip"),
         request=prepared.request,
@@ -168,7 +169,7 @@ def _provenance(job: Job, prepared: Prepared, conclusion: Conclusion) -> Provena
         derived=dict(conclusion.derived),
         model=job.workflow.model,
         device=job.workflow.device(),
-        supply="reader",
+        supply=choose_route(slide, job.workflow.grid.mpp, exact=job.workflow.grid.exact).text,
         seed=job.settings.seed,
         packages=dict(package_versions()),
     )

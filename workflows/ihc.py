@@ -43,12 +43,14 @@ class IhcSettings:
     without the halo; 1024 keeps a worker under 200 MB. `shard`: tiles per task, some ten seconds of work.
     `site`: where the marker stains. In "nucleus" (Ki-67, ER, PR) DAB hides the haematoxylin of positive
     nuclei, so both are looked at; in "cytoplasm" (and membrane) DAB would pass for nuclei, so haematoxylin
-    alone is. What is scored is the DAB over the nucleus in either case.
+    alone is. What is scored is the DAB over the nucleus in either case. `exact`: decode the slide's stored
+    tiles in full.
     """
 
     mpp: float = 0.5
     tile: int = 1024
     shard: int = 8
+    exact: bool = False
     site: Site = "nucleus"
     nuclei: NucleiSettings = field(default_factory=NucleiSettings)
     score: IhcScoreSettings = field(default_factory=IhcScoreSettings)
@@ -83,7 +85,8 @@ class Ihc:
     @property
     def grid(self) -> Grid:
         # Any tissue at all: a nucleus in the corner of a tile counts as one in its middle.
-        return Grid(self.choices.mpp, self.choices.tile, min_tissue=1e-6, shard=self.choices.shard)
+        choices = self.choices
+        return Grid(choices.mpp, choices.tile, min_tissue=1e-6, shard=choices.shard, exact=choices.exact)
 
     @property
     def canvas(self) -> Canvas:
@@ -100,7 +103,9 @@ class Ihc:
 
     def score(self, slide: Slide, plan: TilePlan, tissue: TissueMask, rows: range) -> Scored:
         tables, blocks, damaged = [], {}, 0
-        for batch in supply(slide, plan, rows, SupplySettings(batch=1, halo=self._halo())):
+        for batch in supply(
+            slide, plan, rows, SupplySettings(batch=1, halo=self._halo(), exact=self.choices.exact)
+        ):
             table, block = self._look(batch, slide, plan, tissue)
             tables.append(table)
             blocks[int(batch.rows[0])] = block

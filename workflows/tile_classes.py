@@ -34,7 +34,7 @@ class TileClassSettings:
     """`min_tissue`: smallest share of tissue a tile needs to be scored. `call_share`: a class must cover this
     share of the tissue to be the slide's call; below half no class speaks for most of it. `strange_share`:
     no call when more tiles than this are unlike those the model learnt from. `examples`: tiles shown per
-    class. `batch`: tiles read and scored at once.
+    class. `batch`: tiles read and scored at once. `exact`: decode the slide's stored tiles in full.
     """
 
     min_tissue: float = 0.25
@@ -42,6 +42,7 @@ class TileClassSettings:
     strange_share: float = 0.5
     examples: int = 8
     batch: int = 16
+    exact: bool = False
 
     def __post_init__(self) -> None:
         shares = (self.min_tissue, self.call_share, self.strange_share)
@@ -90,7 +91,7 @@ class TileClasses:
     def score(self, slide: Slide, plan: TilePlan, tissue: TissueMask, rows: range) -> Scored:
         engine = self._engine()
         found, distances, damaged = [], [], 0
-        for batch in supply(slide, plan, rows, SupplySettings(batch=self.choices.batch)):
+        for batch in supply(slide, plan, rows, self._reading(engine)):
             outputs = engine.examine(batch.pixels)
             found.append(outputs.probabilities)
             distances.append(outputs.distance)
@@ -103,6 +104,11 @@ class TileClasses:
         if self.strange_limit is not None:
             columns["distance"] = np.concatenate(distances)
         return Scored(pa.table(columns), damaged)
+
+    def _reading(self, engine: Engine) -> SupplySettings:
+        """On a GPU all of this task's cores decode; on a CPU they compute, and decoding takes a thirtieth."""
+        threads = threads_per_task() if engine.compute.device.startswith("cuda") else 1
+        return SupplySettings(batch=self.choices.batch, exact=self.choices.exact, threads=threads)
 
     def conclude(self, slide: Slide, plan: TilePlan, tissue: TissueMask, table: pa.Table) -> Conclusion:
         probabilities = np.stack([table[f"p_{name}"].to_numpy() for name in self.classes], axis=1)
@@ -257,7 +263,7 @@ def tile_classes(model: str | Path, choices: TileClassSettings | None = None) ->
         ),
         document_sha256=package.document_sha256,
         classes=tuple(document.classes),
-        grid=Grid(document.tile.mpp, document.tile.size, min_tissue=choices.min_tissue),
+        grid=Grid(document.tile.mpp, document.tile.size, min_tissue=choices.min_tissue, exact=choices.exact),
         strange_limit=known.limit if known else None,
         choices=choices,
     )

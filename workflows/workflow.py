@@ -27,13 +27,15 @@ Rgba = tuple[int, int, int, int]
 @dataclass(frozen=True, slots=True)
 class Grid:
     """Which tiles a workflow looks at. `size`, `overlap`: pixels at `mpp` µm/px; `shard`: tiles per task;
-    `min_tissue`: smallest share of tissue a tile needs."""
+    `min_tissue`: smallest share of tissue a tile needs. `exact`: decode stored tiles in full, see
+    `coverslip.tiling.route.choose_route`."""
 
     mpp: float
     size: int
     min_tissue: float
     overlap: int = 0
     shard: int = 512
+    exact: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -86,7 +86,9 @@ def command(
 
     out = console()
     settings = RunSettings(max_damage=max_damage, seed=seed)
-    plan = plan_run(paths, output, _workflow(workflow, model, site, exact=exact), settings, slides_csv, slide_mpp)
+    plan = plan_run(
+        paths, output, _workflow(workflow, model, site, exact=exact), settings, slides_csv, slide_mpp
+    )
     _say_ignored(plan, out)
     if dry_run:
         return _dry_run(plan, out)
