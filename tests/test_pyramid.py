@@ -24,14 +24,17 @@ from numpy.typing import NDArray
 
 from coverslip.errors import RequestError, SlideInformationError, StoreIncompleteError
 from coverslip.ruo import RUO
-from coverslip.tiling.ome_zarr import create_store, halve, write_region
+from coverslip.tiling.cascade import halve, write_region
+from coverslip.tiling.ome_zarr import create_store
 from coverslip.tiling.pyramid import PyramidSettings, plan_pyramid, shards
 from coverslip.workflows.convert import convert
 from coverslip.wsi import Box, Mpp, Size, Slide, open_slide
 
-SMALL = PyramidSettings(chunk=64, shard=128, smallest=100)
+PASSING = PyramidSettings(chunk=64, shard=128, smallest=100)
+SMALL = PyramidSettings(chunk=64, shard=128, smallest=100, portable=True)
 OLD = PyramidSettings(chunk=64, shard=128, smallest=100, ngff="0.4")
-BOTH = pytest.mark.parametrize("settings", [SMALL, OLD], ids=["0.5", "0.4"])
+LOSSLESS = pytest.mark.parametrize("settings", [SMALL, OLD], ids=["0.5", "0.4"])
+EVERY = pytest.mark.parametrize("settings", [PASSING, SMALL, OLD], ids=["passing", "0.5", "0.4"])
 
 
 @pytest.fixture
@@ -71,7 +74,7 @@ def mean_of_four(rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
 @given(st.integers(1, 40), st.integers(1, 40), st.integers(1, 15))
 def test_regions_cover_a_level_once(width: int, height: int, side: int):
     seen = np.zeros((height, width), int)
-    for box in shards(Size(width, height), side):
+    for box in shards(Size(width, height), Size(side, side)):
         assert box.x % side == box.y % side == 0
         seen[box.y : box.bottom, box.x : box.right] += 1
     assert (seen == 1).all()
@@ -118,7 +121,7 @@ def test_settings_that_cannot_be_are_refused(wrong: dict[str, Any]):
         PyramidSettings(**{"chunk": 64, "shard": 128, **wrong})
 
 
-@BOTH
+@LOSSLESS
 def test_pixels_are_those_of_the_slide_and_their_halvings(
     tmp_path: Path, slide_path: Path, settings: PyramidSettings
 ):
@@ -133,7 +136,7 @@ def test_pixels_are_those_of_the_slide_and_their_halvings(
     assert done.damaged == (0, 0, 0)
 
 
-@BOTH
+@EVERY
 def test_our_reader_gives_back_slide_and_frame(tmp_path: Path, slide_path: Path, settings: PyramidSettings):
     with open_slide(slide_path) as slide, slide_levels(tmp_path, slide_path, settings) as copy:
         assert copy.mpp == Mpp(0.25, 0.5, "ome-zarr scale")
@@ -148,7 +151,7 @@ def slide_levels(tmp_path: Path, path: Path, settings: PyramidSettings):
         return open_slide(convert(slide, tmp_path / "copy.ome.zarr", settings).path)
 
 
-@BOTH
+@EVERY
 def test_metadata_state_scale_centre_and_provenance(
     tmp_path: Path, slide_path: Path, settings: PyramidSettings
 ):
@@ -172,7 +175,7 @@ def test_metadata_state_scale_centre_and_provenance(
 
 
 @pytest.mark.parametrize("size", [(1, 1), (5, 3), (64, 64), (1, 300), (333, 251)])
-@BOTH
+@EVERY
 def test_slides_smaller_than_a_chunk_and_of_odd_size(
     tmp_path: Path, size: tuple[int, int], settings: PyramidSettings
 ):
@@ -205,7 +208,7 @@ def test_any_region_of_the_store_equals_the_slide(pair: tuple[Slide, Slide], dat
     np.testing.assert_array_equal(ours.valid, theirs.valid)
 
 
-@BOTH
+@EVERY
 def test_same_slide_same_bytes_whatever_the_workers(
     tmp_path: Path, slide_path: Path, settings: PyramidSettings
 ):
@@ -223,7 +226,7 @@ def test_same_slide_same_bytes_whatever_the_workers(
     assert all(other == first for other in others)
 
 
-@BOTH
+@EVERY
 def test_writing_a_region_again_changes_no_byte(tmp_path: Path, slide_path: Path, settings: PyramidSettings):
     out = tmp_path / "s.ome.zarr"
     with open_slide(slide_path) as slide:
@@ -245,7 +248,7 @@ def test_a_box_that_is_no_region_is_refused(tmp_path: Path, slide_path: Path):
             write_region(slide, plan, tmp_path / "none.ome.zarr", 0, plan.regions(0)[0])
 
 
-@BOTH
+@EVERY
 def test_empty_glass_takes_no_space(tmp_path: Path, settings: PyramidSettings):
     rgb = np.full((512, 512, 3), 255, np.uint8)
     rgb[:40, :40] = 7
@@ -381,7 +384,7 @@ FOREIGN = pytest.mark.filterwarnings("ignore:`json_encoders` is deprecated")
 
 
 @FOREIGN
-@BOTH
+@EVERY
 def test_metadata_are_valid_by_ome_zarr_models(tmp_path: Path, slide_path: Path, settings: PyramidSettings):
     import ome_zarr_models
 
@@ -391,7 +394,7 @@ def test_metadata_are_valid_by_ome_zarr_models(tmp_path: Path, slide_path: Path,
     assert type(found).__module__ == f"ome_zarr_models.v{settings.ngff.replace('.', '')}.image"
 
 
-@BOTH
+@EVERY
 def test_ome_zarr_py_reads_every_level(tmp_path: Path, slide_path: Path, settings: PyramidSettings):
     from ome_zarr.io import parse_url
     from ome_zarr.reader import Reader
@@ -407,7 +410,7 @@ def test_ome_zarr_py_reads_every_level(tmp_path: Path, slide_path: Path, setting
         np.testing.assert_array_equal(np.moveaxis(level.compute(), 0, -1), pixels(out, number))
 
 
-@BOTH
+@EVERY
 def test_napari_reads_it_to_scale(tmp_path: Path, slide_path: Path, settings: PyramidSettings):
     from napari_ome_zarr import napari_get_reader
 
@@ -426,7 +429,7 @@ def test_napari_reads_it_to_scale(tmp_path: Path, slide_path: Path, settings: Py
 def test_a_real_slide_keeps_every_pixel(tmp_path: Path, shared: Path):
     out = tmp_path / "cmu.ome.zarr"
     with open_slide(shared / "wsi/aperio-svs/CMU-1-Small-Region.svs") as slide:
-        done = convert(slide, out)
+        done = convert(slide, out, PyramidSettings(portable=True))
         whole = slide.read(0, slide.size.box).rgb
     assert [level.size for level in done.plan.levels] == [Size(2220, 2967), Size(1110, 1484), Size(555, 742)]
     np.testing.assert_array_equal(pixels(out, 0), whole)

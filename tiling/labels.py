@@ -155,8 +155,8 @@ def write_label_region(
 
 def label_regions(store: StorePath, name: str) -> list[Box]:
     """Boxes of the finest level that share no file, row by row; they cover it once."""
-    array = open_array(store, f"labels/{name}/0")
-    return list(shards(Size(array.shape[1], array.shape[0]), _shard(store, name)))
+    array, side = open_array(store, f"labels/{name}/0"), _shard(store, name)
+    return list(shards(Size(array.shape[1], array.shape[0]), Size(side, side)))
 
 
 def finish_label(store: StorePath, name: str) -> None:
@@ -171,7 +171,7 @@ def finish_label(store: StorePath, name: str) -> None:
     shard = _shard(store, name)
     side = shard * max(1, AT_ONCE // shard)
     for above, array in pairwise(arrays):
-        for box in shards(Size(array.shape[1], array.shape[0]), side):
+        for box in shards(Size(array.shape[1], array.shape[0]), Size(side, side)):
             rows, columns = slice(box.y * 2, box.bottom * 2, 2), slice(box.x * 2, box.right * 2, 2)
             array[box.y : box.bottom, box.x : box.right] = above[rows, columns]
     _list_label(zarr.open_group(os.fspath(store), mode="r+"), _ngff(_image(store)), name, listed=True)

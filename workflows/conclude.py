@@ -12,8 +12,9 @@ import pyarrow as pa
 
 from coverslip.atomic import discard, replacing
 from coverslip.errors import StoreIncompleteError
+from coverslip.tiling.cascade import write_region
 from coverslip.tiling.geojson import tissue_features, write_geojson
-from coverslip.tiling.ome_zarr import finish_store, write_region
+from coverslip.tiling.ome_zarr import finish_store
 from coverslip.tiling.plan import TilePlan
 from coverslip.tiling.route import choose_route
 from coverslip.tiling.tissue import TissueMask

@@ -17,7 +17,8 @@ from pathlib import Path
 import psutil
 
 from coverslip.errors import CoverslipError, RequestError, StoreIncompleteError
-from coverslip.tiling.ome_zarr import create_store, finish_store, image_name, write_region
+from coverslip.tiling.cascade import write_region
+from coverslip.tiling.ome_zarr import create_store, finish_store, image_name
 from coverslip.tiling.pyramid import PyramidPlan, PyramidSettings, plan_pyramid
 from coverslip.wsi.geometry import Box
 from coverslip.wsi.slide import Slide, SlideRef

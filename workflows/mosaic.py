@@ -11,7 +11,7 @@ import dask.array as da
 import numpy as np
 from numpy.typing import NDArray
 
-from coverslip.tiling.ome_zarr import halve
+from coverslip.tiling.cascade import halve
 from coverslip.wsi.geometry import Box, Size
 
 # Stored tiles have sides of 240 to 1024 px: 512 reads few of them twice, and little beside the screen.

@@ -17,7 +17,8 @@ import pyarrow as pa
 
 from coverslip.atomic import clear_temporaries, discard
 from coverslip.errors import SlideInformationError, UnreadableSlideError
-from coverslip.tiling.ome_zarr import create_store, write_region
+from coverslip.tiling.cascade import write_region
+from coverslip.tiling.ome_zarr import create_store
 from coverslip.tiling.plan import FINEST
 from coverslip.tiling.pyramid import PyramidPlan, plan_pyramid
 from coverslip.tiling.tissue import require_brightfield

@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from coverslip.atomic import discard, replacing
+from coverslip.tiling.cascade import write_region
 from coverslip.tiling.geojson import tissue_features, write_geojson
-from coverslip.tiling.ome_zarr import create_store, finish_store, write_region
+from coverslip.tiling.ome_zarr import create_store, finish_store
 from coverslip.tiling.overlay import draw_tissue, write_png
 from coverslip.tiling.pyramid import PyramidLevel, PyramidPlan, PyramidSettings
 from coverslip.tiling.tissue import TissueMask, TissueSettings, find_tissue, overview_mpp

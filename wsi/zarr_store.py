@@ -39,7 +39,7 @@ LARGEST_METADATA = 1 << 24
 CODECS = frozenset(
     {
         *("bytes", "transpose", "sharding_indexed", "zstd", "gzip", "blosc", "zlib", "bz2", "lzma", "lz4"),
-        *("crc32c", "crc32", "adler32", "fletcher32", "delta", "shuffle"),
+        *("crc32c", "crc32", "adler32", "fletcher32", "delta", "shuffle", "imagecodecs_jpeg"),
     }
 )
 # What zarr raises for metadata it does not understand.

@@ -1,0 +1,327 @@
+"""The pixels of a pyramid: a region of one level, and of the levels made from it, chunk by chunk.
+
+A chunk of the coarsest level asks for the four above it, each of these for its own four, up to the level that
+is copied. So every pixel is read and decoded once, a chunk of each level is in memory at a time, and nothing
+that was written is read back.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+from typing import Protocol
+
+import cv2
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+
+from coverslip.errors import RequestError, StoreIncompleteError
+from coverslip.tiling.chunk import encoder
+from coverslip.tiling.passthrough import Inspector, chunk_of, plain_tile
+from coverslip.tiling.pyramid import PyramidLevel, PyramidPlan
+from coverslip.tiling.shard import Chunks, open_chunks
+from coverslip.wsi.geometry import Box, Size
+from coverslip.wsi.pixels import Pixels
+from coverslip.wsi.slide import Slide
+from coverslip.wsi.stored import StoredLevel
+from coverslip.wsi.tiles import Place, decode
+from coverslip.wsi.zarr_store import read_rgb
+
+StorePath = str | os.PathLike[str]
+Rgb = NDArray[np.uint8]
+AXES = ("c", "y", "x")
+# Pixels a side that are asked of a reader at once: it may have to decode whole strips or tiles for each.
+BLOCK = 2048
+
+
+class PixelSource(Protocol):
+    """What stored levels are read from: a `Slide`, or whatever gives the same pixels."""
+
+    def read(self, level: int, box: Box) -> Pixels:
+        """As `Slide.read`; called from several threads at once."""
+        ...
+
+
+def write_region(slide: PixelSource, plan: PyramidPlan, store: StorePath, level: int, box: Box) -> int:
+    """Write one of `plan.regions(level)`, and what lies under it of the levels that are written along.
+
+    Returns how many of the level's pixels the slide should hold and does not.
+
+    A stored level is that of the slide; pixels it does not hold become the background colour, and those
+    that are damage are counted. Any other level is the mean of 2×2 pixels of the level above:
+    (a + b + c + d + 2) // 4, halves rounded up; an odd last row or column counts twice. Under a level whose
+    tiles are passed through it is what their decoder gives at half size, which is that mean within a PSNR of
+    about 42 dB. A level that is not written along is made from the level above in the store, which has to be
+    whole by then. Damage of a level that is made is that of the level it is made from, and not counted again.
+
+    Regions do not share a file, so any of a level may be written at once, by threads or processes, in any
+    order, and again: the bytes are the same. Raises RequestError for a box that is no region of the plan.
+    """
+    if box not in plan.regions(level):
+        raise RequestError(f"{box}", f"is not a region of level {level}", "take one from plan.regions(level)")
+    path = os.fspath(store)
+    if not os.path.isdir(os.path.join(path, str(level))):
+        raise StoreIncompleteError(path, f"has no array {level}", "create it first")
+    with ExitStack() as stack:
+        chain = plan.chain(level)
+        chunks = [stack.enter_context(open_chunks(path, plan, n, _below(box, n - level))) for n in chain]
+        last = _chain(slide, plan, path, chain, box, chunks)
+        parts = _in_blocks(_below(box, len(chain) - 1), plan.levels[level].chunk, len(chain))
+        return sum(map(last.write, parts))
+
+
+def _in_blocks(box: Box, chunk: Size, levels: int) -> Iterator[Box]:
+    """The chunks of a chain's last level, so that those of its first come block by block."""
+    times = max(1, BLOCK // max(chunk.shape) >> (levels - 1))
+    for block in grid(box, Size(chunk.width * times, chunk.height * times)):
+        yield from grid(block, chunk)
+
+
+def grid(box: Box, cell: Size) -> Iterator[Box]:
+    """A box cut along a grid that starts at the level's corner, row by row."""
+    for y in range(box.y // cell.height * cell.height, box.bottom, cell.height):
+        for x in range(box.x // cell.width * cell.width, box.right, cell.width):
+            part = Box(x, y, cell.width, cell.height).intersect(box)
+            if part is not None:
+                yield part
+
+
+def halve(rgb: Rgb) -> Rgb:
+    """The mean of 2×2 pixels: uint8 (ceil(height / 2), ceil(width / 2), 3); see `write_region`.
+
+    >>> halve(np.array([[[0], [1]], [[1], [0]]], np.uint8))[0, 0].item()
+    1
+    """
+    height, width = rgb.shape[:2]
+    if height % 2 or width % 2:
+        rgb = np.pad(rgb, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
+    half = cv2.resize(rgb, ((width + 1) // 2, (height + 1) // 2), interpolation=cv2.INTER_AREA)
+    return np.asarray(half, np.uint8).reshape((height + 1) // 2, (width + 1) // 2, rgb.shape[2])
+
+
+def _below(box: Box, steps: int) -> Box:
+    """The same region after so many halvings."""
+    factor = 1 << steps
+    right, bottom = -(-box.right // factor), -(-box.bottom // factor)
+    return Box(box.x // factor, box.y // factor, right - box.x // factor, bottom - box.y // factor)
+
+
+class _Head(Protocol):
+    """The level a chain begins with. Boxes are its chunks, cut at its edges; each is asked for once."""
+
+    def write(self, box: Box) -> int:
+        """Put the chunk; how many of its pixels are damaged."""
+        ...
+
+    def half(self, box: Box) -> tuple[Rgb, int]:
+        """The same; and its pixels halved, uint8 (ceil(height / 2), ceil(width / 2), 3)."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Made:
+    """A level that is written along: `above` is the one it is made from."""
+
+    size: Size
+    chunk: Size
+    above: _Head
+    above_size: Size
+    put: Callable[[Box, Rgb], None]
+
+    def write(self, box: Box) -> int:
+        return self._make(box)[1]
+
+    def half(self, box: Box) -> tuple[Rgb, int]:
+        rgb, damaged = self._make(box)
+        return halve(rgb), damaged
+
+    def _make(self, box: Box) -> tuple[Rgb, int]:
+        """From the up to four chunks above: all chunks of a chain are of one size."""
+        rgb, damaged = np.empty((*box.size.shape, 3), np.uint8), 0
+        source = Box(box.x * 2, box.y * 2, box.width * 2, box.height * 2).clip(self.above_size)
+        assert source is not None
+        for part in grid(source, self.chunk):
+            half, lost = self.above.half(part)
+            rgb[Box(part.x // 2, part.y // 2, half.shape[1], half.shape[0]).within(box)] = half
+            damaged += lost
+        self.put(box, rgb)
+        return rgb, damaged
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Copied:
+    """A level of pixels, from wherever `read` has them."""
+
+    read: Callable[[Box], tuple[Rgb, int]]
+    put: Callable[[Box, Rgb], None]
+
+    def write(self, box: Box) -> int:
+        rgb, damaged = self.read(box)
+        self.put(box, rgb)
+        return damaged
+
+    def half(self, box: Box) -> tuple[Rgb, int]:
+        rgb, damaged = self.read(box)
+        self.put(box, rgb)
+        return halve(rgb), damaged
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Passed:
+    """A level whose tiles are passed through. `data`: the bytes of the region's tiles."""
+
+    slide: Slide
+    number: int
+    stored: StoredLevel
+    data: Mapping[Place, memoryview]
+    chunks: Chunks
+    inspector: Inspector
+    fill: int
+
+    def write(self, box: Box) -> int:
+        place = box.y // self.stored.tile.height, box.x // self.stored.tile.width
+        data = self.data[place]
+        if not self.inspector.accepts(data):
+            return self._stand_in(place, box)[1]
+        self.chunks.put(*place, chunk_of(self.stored, data))
+        return 0
+
+    def half(self, box: Box) -> tuple[Rgb, int]:
+        place = box.y // self.stored.tile.height, box.x // self.stored.tile.width
+        data = self.data[place]
+        if not self.inspector.accepts(data):
+            rgb, damaged = self._stand_in(place, box)
+            return halve(rgb), damaged
+        self.chunks.put(*place, chunk_of(self.stored, data))
+        return self._halved(data, box), 0
+
+    def _halved(self, data: memoryview, box: Box) -> Rgb:
+        """In the DCT; in full where the level ends within a pair of pixels: nothing beyond it counts."""
+        if box.width % 2 or box.height % 2:
+            rgb = decode(self.stored, data)
+            return halve(self._read(box).rgb if rgb is None else rgb[: box.height, : box.width])
+        rgb = decode(self.stored, data, 2)
+        return halve(self._read(box).rgb) if rgb is None else rgb[: box.height // 2, : box.width // 2]
+
+    def _read(self, box: Box) -> Pixels:
+        return self.slide.read(self.number, box)
+
+    def _stand_in(self, place: Place, box: Box) -> tuple[Rgb, int]:
+        """What the slide shows for a tile that is absent or no JPEG; nothing where that is the fill value."""
+        pixels = self._read(box)
+        if (pixels.rgb != self.fill).any():
+            self.chunks.put(*place, plain_tile(self.stored, pixels.rgb))
+        return pixels.rgb, int(np.count_nonzero(pixels.damaged))
+
+
+def _chain(
+    slide: PixelSource, plan: PyramidPlan, store: str, numbers: range, box: Box, chunks: Sequence[Chunks]
+) -> _Head:
+    """The last level of a chain; it has the others write themselves."""
+    level = plan.levels[numbers[0]]
+    head: _Head
+    if level.coding == "tiles":
+        head = _passed(slide, plan, level, box, chunks[0])
+    else:
+        head = _Copied(_reads(slide, plan, store, numbers[0], box), _puts(plan, numbers[0], chunks[0]))
+    for number, files in zip(numbers[1:], chunks[1:], strict=True):
+        above, level = level, plan.levels[number]
+        head = _Made(level.size, level.chunk, head, above.size, _puts(plan, number, files))
+    return head
+
+
+def _puts(plan: PyramidPlan, number: int, chunks: Chunks) -> Callable[[Box, Rgb], None]:
+    chunk, encode = plan.levels[number].chunk, encoder(plan, number)
+
+    def put(box: Box, rgb: Rgb) -> None:
+        data = encode(rgb)
+        if data is not None:
+            chunks.put(box.y // chunk.height, box.x // chunk.width, data)
+
+    return put
+
+
+def _passed(slide: PixelSource, plan: PyramidPlan, level: PyramidLevel, box: Box, chunks: Chunks) -> _Passed:
+    stored = _stored(slide, level)
+    if stored is None or level.stored is None or not isinstance(slide, Slide):
+        raise RequestError("this slide", "shows no stored tiles to pass through", "plan a portable pyramid")
+    data = _fetch(slide, level.stored, stored, box)
+    return _Passed(slide, level.stored, stored, data, chunks, Inspector(stored), plan.fill_value)
+
+
+def _stored(slide: PixelSource, level: PyramidLevel) -> StoredLevel | None:
+    return slide.stored(level.stored) if isinstance(slide, Slide) and level.stored is not None else None
+
+
+def _fetch(slide: Slide, number: int, stored: StoredLevel, box: Box) -> dict[Place, memoryview]:
+    rows, columns = stored.under(box)
+    places = [(row, column) for row in rows for column in columns]
+    return dict(zip(places, slide.fetch(number, places), strict=True))
+
+
+def _reads(
+    slide: PixelSource, plan: PyramidPlan, store: str, number: int, box: Box
+) -> Callable[[Box], tuple[Rgb, int]]:
+    """Where the pixels of a level that is not passed through are from."""
+    level = plan.levels[number]
+    if level.stored is None:
+        return partial(_made_from_store, _open(store, number - 1), plan.levels[number - 1].size)
+    stored = _stored(slide, level)
+    if stored is not None and isinstance(slide, Slide) and _fits(level.chunk, stored.tile):
+        return partial(_decoded, slide, level.stored, stored, _fetch(slide, level.stored, stored, box))
+    return _Blocks(slide, level.stored, box, level.chunk).read
+
+
+def _fits(chunk: Size, tile: Size) -> bool:
+    return not (chunk.width % tile.width or chunk.height % tile.height)
+
+
+def _decoded(
+    slide: Slide, number: int, stored: StoredLevel, data: Mapping[Place, memoryview], box: Box
+) -> tuple[Rgb, int]:
+    """A chunk of whole stored tiles; what stands for one that cannot be had is the slide's to say."""
+    rgb, damaged = np.empty((*box.size.shape, 3), np.uint8), 0
+    for part in grid(box, stored.tile):
+        found = data[part.y // stored.tile.height, part.x // stored.tile.width]
+        pixels = decode(stored, found)
+        if pixels is None:
+            shown = slide.read(number, part)
+            rgb[part.within(box)] = shown.rgb
+            damaged += int(np.count_nonzero(shown.damaged))
+        else:
+            rgb[part.within(box)] = pixels[: part.height, : part.width]
+    return rgb, damaged
+
+
+class _Blocks:
+    """A level read through the slide's reader, a block at a time: the last one is kept."""
+
+    def __init__(self, slide: PixelSource, number: int, region: Box, chunk: Size):
+        self._slide, self._number, self._region = slide, number, region
+        times = max(1, BLOCK // max(chunk.shape))
+        self._size = Size(chunk.width * times, chunk.height * times)
+        self._read: tuple[Box, Pixels] | None = None
+
+    def read(self, box: Box) -> tuple[Rgb, int]:
+        if self._read is None or self._read[0].intersect(box) != box:
+            wide, high = self._size.width, self._size.height
+            block = Box(box.x // wide * wide, box.y // high * high, wide, high).intersect(self._region)
+            assert block is not None
+            self._read = block, self._slide.read(self._number, block)
+        block, pixels = self._read
+        at = box.within(block)
+        return pixels.rgb[at], int(np.count_nonzero(pixels.damaged[at]))
+
+
+def _made_from_store(above: zarr.Array, size: Size, box: Box) -> tuple[Rgb, int]:
+    source = Box(box.x * 2, box.y * 2, box.width * 2, box.height * 2).clip(size)
+    assert source is not None
+    return halve(read_rgb(above, AXES, 0, source)), 0
+
+
+def _open(store: str, number: int) -> zarr.Array:
+    return zarr.open_array(store, path=str(number), mode="r")
