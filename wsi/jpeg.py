@@ -124,13 +124,13 @@ def _bears_jfif(data: memoryview) -> bool:
 def decode_jpeg(stream: bytes, tile: Size, scale: int = 1) -> NDArray[np.uint8]:
     """RGB uint8 (tile.height / scale, tile.width / scale, 3). `scale`: 1, 2, 4 or 8, a divisor of both sides.
 
-    What is wrong within the scan is passed over, as by OpenSlide. Raises ValueError for a stream that cannot
-    be decoded or says it is of another size.
+    Raises ValueError for a stream that cannot be decoded, says it is of another size, or has anything wrong
+    within its scan: what OpenSlide takes for corrupt and TIFF libraries pass over is the reader's to judge.
     """
     if jpeg_size(stream) != (tile.width, tile.height):
         raise ValueError(f"the tile does not say it is {tile.width}×{tile.height} pixels")
     high, wide = tile.height // scale, tile.width // scale
-    rgb = simplejpeg.decode_jpeg(stream, "RGB", min_height=high, min_width=wide, strict=False)
+    rgb = simplejpeg.decode_jpeg(stream, "RGB", min_height=high, min_width=wide)
     if rgb.shape != (high, wide, 3):
         raise ValueError(f"it decodes to {rgb.shape[1]}×{rgb.shape[0]} pixels")
     return rgb

@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import cached_property
+from math import floor
 from pathlib import Path
 from types import MappingProxyType
 
@@ -261,6 +263,8 @@ def _stored(facts: Facts, index: TiffIndex | None) -> dict[int, StoredLevel]:
         return {}
     elif facts.format == "philips":
         found = dict(enumerate(_philips(facts, index)))
+    elif facts.format == "aperio":
+        found = dict(enumerate(_aperio(facts, index)))
     else:
         grids = {n: index.grid(level.size, level.tile) for n, level in enumerate(facts.levels)}
         found = {n: grid.stored for n, grid in grids.items() if grid is not None}
@@ -273,6 +277,29 @@ def _philips(facts: Facts, index: TiffIndex) -> Iterator[StoredLevel | None]:
     for level, grid in zip(facts.levels, grids, strict=False):
         whole = grid.size.box.intersect(level.size.box) == level.size.box
         yield grid.stored.cut(level.size) if grid.stored and whole and grid.tile == level.tile else None
+
+
+def _aperio(facts: Facts, index: TiffIndex) -> Iterator[StoredLevel | None]:
+    """A tile made of one that is missing counts as missing itself: Aperio's encoder leaves it corrupt, and
+    OpenSlide shows the finer level in its place (openslide-vendor-aperio.c, propagate_missing_tile)."""
+    finer = None
+    for level in facts.levels:
+        grid = index.grid(level.size, level.tile)
+        if grid is None:
+            return
+        absent = grid.absent if finer is None else grid.absent | _made_of(finer, grid.absent.shape)
+        finer = absent
+        yield grid.stored and replace(grid.stored, counts=np.where(absent, 0, grid.stored.counts))
+
+
+def _made_of(absent: NDArray[np.bool_], shape: tuple[int, ...]) -> NDArray[np.bool_]:
+    """Which of a coarser level's (rows, columns) of tiles absent ones lie in, as OpenSlide counts."""
+    rows, columns = (floor(fine / coarse + 0.5) for fine, coarse in zip(absent.shape, shape, strict=True))
+    at = np.argwhere(absent) // (max(1, rows), max(1, columns))
+    numbers = at[:, 0] * shape[1] + at[:, 1]
+    found = np.zeros(shape, bool)
+    found.flat[numbers[numbers < found.size]] = True
+    return found
 
 
 def _facts(path: str, handle: OpenSlide, source: Source, index: TiffIndex | None) -> Facts:

@@ -240,7 +240,7 @@ class DicomReader:
 
     @cached_property
     def _stored(self) -> dict[int, StoredLevel]:
-        """Of JPEG, where its first frame is taken for the colours stated: wsidicom goes by the frame."""
+        """Of JPEG, unless its first frame says that it is RGB and the file does not: wsidicom goes by it."""
         frames = stored_frames(self.facts.files, self._series)
         found = {
             n: frames.get((level.size, level.tile)) for n, level in enumerate(self.facts.levels) if level.tile
@@ -265,7 +265,8 @@ def _colours_agree(level: StoredLevel) -> bool:
         return False
     ranges = open_ranges(level.path)
     try:
-        return stated_colour(fetch(level, ranges, [(0, 0)])[0]) == level.colour
+        first = fetch(level, ranges, [(0, 0)])[0]
+        return level.colour == "rgb" or stated_colour(first) == "ycbcr"
     except ValueError:
         return False
     finally:
