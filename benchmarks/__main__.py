@@ -112,7 +112,7 @@ def main() -> int:
     print()
     for row in rows:
         print(report.line(row))
-    whole = not (asked.only or asked.quick or asked.slide or asked.no_peers)
+    whole = not (asked.only or asked.quick or asked.slide or asked.no_peers or asked.out)
     out = asked.out or (ROOT / "docs/benchmarks.json" if whole else asked.cache / "benchmarks.json")
     write(rows, out, peers.versions(asked.cache / "peers"))
     picture = ROOT / "docs/images/benchmarks.png" if whole else out.with_suffix(".png")

@@ -14,9 +14,9 @@ from benchmarks.slides import LARGE, MIDDLE, SMALL
 
 COVERSLIP = (sys.executable, "-m", "coverslip")
 # Tiles of the reading rows: enough for seconds of the fastest, from the middle of the plan, where tissue is.
-READ_TILES = 1536
+READ_TILES = 1024
 FORWARD_TILES = 256
-SHARE_TILES = 640
+SHARE_TILES = 512
 HALVINGS = "--halvings"
 PORTABLE = ("--portable", HALVINGS)
 
@@ -246,10 +246,10 @@ GROUPS: dict[str, dict[str, Probe]] = {
         _ours("supply-224", "supply", TILE, supply(224, "scaled")),
     ),
     "pyramids": _group(
-        _peer("dzsave", "vips dzsave, JPEG Q 80", MEGAPIXEL, dzsave),
+        _peer("dzsave", "vips dzsave, JPEG Q 80", MEGAPIXEL, dzsave, 2),
         _ours("convert-call", "coverslip.convert()", MEGAPIXEL, convert_call),
         _ours("convert", "coverslip convert", MEGAPIXEL, convert(MIDDLE)),
-        _peer("tiffsave", "vips tiffsave --pyramid, JPEG Q 80", MEGAPIXEL, tiffsave),
+        _peer("tiffsave", "vips tiffsave --pyramid, JPEG Q 80", MEGAPIXEL, tiffsave, 2),
         _ours("halvings", "coverslip convert --halvings", MEGAPIXEL, convert(MIDDLE, HALVINGS)),
         _ours("portable", "coverslip convert --portable --halvings", MEGAPIXEL, convert(MIDDLE, *PORTABLE)),
         _ours("lossless-limit", "decode + halve + zstd-1, nothing written", MEGAPIXEL, lossless_limit),

@@ -11,7 +11,13 @@ COMPOSER = SHARED / "tools/make_slide.py"
 SOURCE = SHARED / "data/wsi/aperio-svs/CMU-1-Small-Region.svs"
 # By gigapixels: the slide of the rows, and one smaller and one larger for what must not grow with the slide.
 SMALL, MIDDLE, LARGE = "0.3", "1.3", "5"
-SIZES = {SMALL: "20480x16896", MIDDLE: "40960x30976", LARGE: "81920x61952", "tiny": "4096x5632"}
+SIZES = {
+    SMALL: "20480x16896",
+    MIDDLE: "40960x30976",
+    LARGE: "81920x61952",
+    "tiny": "4096x5632",
+    "tiny-2": "8192x5632",
+}
 
 
 def slide(folder: Path, name: str) -> Path:

@@ -54,7 +54,7 @@ class Pyramid:
             for x in range(ratio):
                 tile = part(column * ratio + x, row * ratio + y)
                 whole[y * size : (y + 1) * size, x * size : (x + 1) * size] = tile
-        imagecodecs.zstd_encode(whole.data, level=1)
+        imagecodecs.zstd_encode(whole, level=1)  # pyright: ignore[reportArgumentType] its stub knows bytes only
         return np.asarray(cv2.resize(whole, (BLOCK // 2, BLOCK // 2), interpolation=cv2.INTER_AREA), np.uint8)
 
     def _stored(self, column: int, row: int) -> NDArray[np.uint8] | int:
