@@ -25,7 +25,7 @@ from vendors import write_bif, write_dicom, write_ndpi, write_philips, write_scn
 
 from coverslip.wsi import Box, Pixels, Size, Slide, open_slide
 from coverslip.wsi.dicom_stored import stored_level
-from coverslip.wsi.jpeg import decode_jpeg, jpeg_size, make_whole, segments, stated_colour
+from coverslip.wsi.jpeg import decode_jpeg, jpeg_frame, make_whole, segments, stated_colour
 from coverslip.wsi.pixels import composite, place
 from coverslip.wsi.stored import StoredLevel
 from coverslip.wsi.tiles import decode, scales_of
@@ -387,7 +387,7 @@ def jpeg_like() -> st.SearchStrategy[bytes]:
 def test_any_bytes_are_a_jpeg_or_a_value_error(stream):
     for call in (
         lambda: list(segments(stream)),
-        lambda: jpeg_size(stream),
+        lambda: jpeg_frame(stream),
         lambda: stated_colour(stream),
         lambda: make_whole(memoryview(stream), b"", "marked"),
         lambda: make_whole(memoryview(stream), b"", "rgb"),

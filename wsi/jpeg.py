@@ -49,12 +49,12 @@ def segments(stream: bytes | memoryview) -> Iterator[tuple[int, int, int]]:
     raise ValueError("the JPEG stream has no scan")
 
 
-def jpeg_size(stream: bytes | memoryview) -> tuple[int, int]:
-    """(width, height) of the first frame header (T.81 B.2.2). Raises ValueError where there is none."""
+def jpeg_frame(stream: bytes | memoryview) -> tuple[int, int, int]:
+    """(width, height, samples) of the first frame header (T.81 B.2.2). Raises ValueError without one."""
     for marker, start, stop in segments(stream):
-        if is_frame(marker) and stop - start >= 9:
+        if is_frame(marker) and stop - start >= 10:
             high, wide = stream[start + 5 : start + 7], stream[start + 7 : start + 9]
-            return int.from_bytes(wide), int.from_bytes(high)
+            return int.from_bytes(wide), int.from_bytes(high), stream[start + 9]
     raise ValueError("the JPEG stream has no frame header")
 
 
@@ -73,10 +73,10 @@ def make_whole(data: memoryview, tables: bytes, colour: Colour, header: bytes = 
     its own. Raises ValueError for what is no JPEG, or has no end.
     """
     if header:
-        if not is_restart(data[-2:]) and EOI not in bytes(data[-PADDING:]):
+        if not is_restart(data[-2:]) and not has_end(data):
             raise ValueError("the part of a JPEG has no end: it was cut off")
         return b"".join((header, data, EOI))
-    if EOI not in bytes(data[-PADDING:]):
+    if not has_end(data):
         raise ValueError("the JPEG stream has no end: it was cut off")
     if colour == "marked":
         colour = "ycbcr" if _bears_jfif(data) else "rgb"
@@ -107,6 +107,11 @@ def stated_colour(stream: bytes | memoryview) -> Colour:
     return colours[0] if colours else "ycbcr"
 
 
+def has_end(stream: bytes | memoryview) -> bool:
+    """Whether the end marker is where it belongs, but for what writers fill up with."""
+    return EOI in bytes(stream[-PADDING:]) or EOI in bytes(stream).rstrip(b"\0")[-PADDING:]
+
+
 def is_frame(marker: int) -> bool:
     """Whether it begins a frame header, SOF0 to SOF15 (T.81 table B.1)."""
     return 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC)
@@ -127,8 +132,8 @@ def decode_jpeg(stream: bytes, tile: Size, scale: int = 1) -> NDArray[np.uint8]:
     Raises ValueError for a stream that cannot be decoded, says it is of another size, or has anything wrong
     within its scan: what OpenSlide takes for corrupt and TIFF libraries pass over is the reader's to judge.
     """
-    if jpeg_size(stream) != (tile.width, tile.height):
-        raise ValueError(f"the tile does not say it is {tile.width}×{tile.height} pixels")
+    if jpeg_frame(stream) != (tile.width, tile.height, 3):
+        raise ValueError(f"the tile does not say it is {tile.width}×{tile.height} pixels of three samples")
     high, wide = tile.height // scale, tile.width // scale
     rgb = simplejpeg.decode_jpeg(stream, "RGB", min_height=high, min_width=wide)
     if rgb.shape != (high, wide, 3):

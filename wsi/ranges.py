@@ -111,6 +111,9 @@ class RemoteRanges:
         runs = coalesce(offsets, counts, REMOTE_GAP)
         paths = [self._path] * len(runs)
         data = self._fs.cat_ranges(paths, [run.start for run in runs], [run.stop for run in runs])
+        for error in data:
+            if isinstance(error, Exception):  # so fsspec hands them on, each store its own
+                raise OSError(str(error)) from error
         return _cut(runs, data, offsets, counts)
 
     def close(self) -> None:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from coverslip.wsi.geometry import Size
 from coverslip.wsi.stored import StoredLevel
 from coverslip.wsi.tiff_colour import has_alpha
-from coverslip.wsi.tiff_stored import stored_level
+from coverslip.wsi.tiff_stored import absent_tiles, stored_level
 
 # What tifffile raises on an index that makes no sense, beside its own error.
 INDEX_ERRORS = (
@@ -103,14 +103,6 @@ def _grids(pages: Iterable[tifffile.TiffPage], path: str, end: int) -> Iterator[
         if len(page.dataoffsets) == len(page.databytecounts) == rows * columns:
             absent = absent_tiles(page.dataoffsets, page.databytecounts, end)
             yield StoredGrid(size, tile, absent.reshape(rows, columns), stored_level(page, path, end))
-
-
-def absent_tiles(offsets: Sequence[int], counts: Sequence[int], end: int) -> NDArray[np.bool_]:
-    """True for each (offset, byte count) pair that is zero or reaches past `end`, or lacks its other half."""
-    at, count = np.zeros((2, max(len(offsets), len(counts))), np.uint64)
-    at[: len(offsets)], count[: len(counts)] = offsets, counts
-    stop = np.uint64(end)
-    return (at == 0) | (count == 0) | (at > stop) | (count > stop - np.minimum(at, stop))
 
 
 def absent_share(offsets: Sequence[int], counts: Sequence[int], end: int) -> float:

@@ -13,7 +13,7 @@ from tifffile import COMPRESSION
 
 from coverslip.errors import UnreadableSlideError, UnsupportedSlideError
 from coverslip.wsi.geometry import Box, Size
-from coverslip.wsi.jpeg import jpeg_size
+from coverslip.wsi.jpeg import has_end, jpeg_frame
 from coverslip.wsi.jpeg2000 import jpeg_2000_size
 from coverslip.wsi.pixels import Raw
 from coverslip.wsi.tiff_colour import check_colour, to_rgb
@@ -166,8 +166,8 @@ def _tile(page: tifffile.TiffPage) -> Size:
 def _check_stream(page: tifffile.TiffPage, data: bytes, tile: Size) -> None:
     """Raise ValueError when an image codec would make more pixels than a tile has, or its end is lost."""
     if page.compression in JPEG:
-        declared = jpeg_size(data)
-        if page.jpegheader is None and b"\xff\xd9" not in data.rstrip(b"\0")[-64:]:
+        declared = jpeg_frame(data)[:2]
+        if page.jpegheader is None and not has_end(data):
             raise ValueError("the JPEG stream has no end: it was cut off")
     elif page.compression in JPEG_2000:
         declared = jpeg_2000_size(data)

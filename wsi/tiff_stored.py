@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import ceil
 
 import numpy as np
@@ -77,8 +78,17 @@ def _is_rgb(page: tifffile.TiffPage) -> bool:
 
 def _within(page: tifffile.TiffPage, end: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Offsets and counts, both 0 for what is not in the file. An index may hold any 64-bit number."""
-    offsets = np.asarray(page.dataoffsets, np.uint64)
-    counts = np.asarray(page.databytecounts, np.uint64)
-    last = np.uint64(end)
-    held = (offsets > 0) & (offsets <= last) & (counts <= last - np.minimum(offsets, last))
-    return tuple(np.where(held, values, 0).astype(np.int64) for values in (offsets, counts))  # type: ignore[return-value]
+    absent = absent_tiles(page.dataoffsets, page.databytecounts, end)
+    offsets, counts = (
+        np.where(absent, 0, np.asarray(values, np.uint64)).astype(np.int64)
+        for values in (page.dataoffsets, page.databytecounts)
+    )
+    return offsets, counts
+
+
+def absent_tiles(offsets: Sequence[int], counts: Sequence[int], end: int) -> NDArray[np.bool_]:
+    """True for each (offset, byte count) pair that is zero or reaches past `end`, or lacks its other half."""
+    at, count = np.zeros((2, max(len(offsets), len(counts))), np.uint64)
+    at[: len(offsets)], count[: len(counts)] = offsets, counts
+    stop = np.uint64(end)
+    return (at == 0) | (count == 0) | (at > stop) | (count > stop - np.minimum(at, stop))

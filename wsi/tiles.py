@@ -76,16 +76,16 @@ def decode(level: StoredLevel, data: memoryview, scale: int = 1) -> NDArray[np.u
 def read_box(level: StoredLevel, ranges: Ranges, box: Box) -> NDArray[np.uint8] | None:
     """RGB uint8 (height, width, 3) of a box inside the level; None when any tile of it cannot be had."""
     rows, columns = level.under(box)
+    places = [(row, column) for row in rows for column in columns]
     rgb = np.empty((*box.size.shape, 3), np.uint8)
-    for row in rows:
-        places = [(row, column) for column in columns]
-        for (_, column), data in zip(places, fetch(level, ranges, places), strict=True):
-            pixels = decode(level, data)
-            if pixels is None:
-                return None
-            wide, high = level.tile.width, level.tile.height
-            tile = Box(column * wide, row * high, wide, high)
-            part = tile.intersect(box)
-            assert part is not None
-            rgb[part.within(box)] = pixels[part.within(tile)]
+    wide, high = level.tile.width, level.tile.height
+    # Fetched at once, which a distant store answers side by side: a tenth of what the pixels take.
+    for (row, column), data in zip(places, fetch(level, ranges, places), strict=True):
+        pixels = decode(level, data)
+        if pixels is None:
+            return None
+        tile = Box(column * wide, row * high, wide, high)
+        part = tile.intersect(box)
+        assert part is not None
+        rgb[part.within(box)] = pixels[part.within(tile)]
     return rgb
