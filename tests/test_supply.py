@@ -289,6 +289,14 @@ def test_scaled_tiles_are_within_40_db_of_the_exact_ones(shared: Path, name: str
     assert psnr(scaled, exact) >= 40
 
 
+@pytest.mark.parametrize(("mpp", "size"), [(0.5, 128), (0.5, 100), (1.0, 64)])
+def test_exact_tiles_from_averaged_stored_tiles_are_those_read_one_by_one(jpeg: Slide, mpp, size) -> None:
+    plan = at_mpp(jpeg, mpp, size, step=0)
+    for batch in supply(jpeg, plan, range(len(plan)), SupplySettings(batch=9, exact=True)):
+        for n, row in enumerate(batch.rows):
+            assert np.array_equal(batch.pixels[n], read_tile(jpeg, plan, row).rgb)
+
+
 def test_each_stored_tile_is_decoded_once_where_tiles_line_up(jpeg: Slide, monkeypatch) -> None:
     seen = []
     real = strips.decode

@@ -38,10 +38,11 @@ class Route:
         how = "in full" if self.scale == 1 else f"at 1/{self.scale}"
         return f"stored tiles of level {self.level}, decoded {how}"
 
-    def of(self, level: Level) -> Level:
-        """The level as the decoder gives it, `scale` times smaller; a row or column cut short is left out."""
-        size = Size(max(1, level.size.width // self.scale), max(1, level.size.height // self.scale))
-        return Level(size, level.downsample_x * self.scale, level.downsample_y * self.scale)
+
+def shrunk(level: Level, factor: int) -> Level:
+    """A level made `factor` times smaller; a last row or column cut short is left out."""
+    size = Size(max(1, level.size.width // factor), max(1, level.size.height // factor))
+    return Level(size, level.downsample_x * factor, level.downsample_y * factor)
 
 
 def choose_route(slide: Slide, mpp: float, *, exact: bool = False) -> Route:

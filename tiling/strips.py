@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Executor
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
 
-from coverslip.wsi.geometry import Box
+from coverslip.wsi.geometry import Box, Size
+from coverslip.wsi.resample import resample_rgb
 from coverslip.wsi.slide import Slide
 from coverslip.wsi.stored import StoredLevel
 from coverslip.wsi.tiles import Place, decode
@@ -39,19 +41,38 @@ class Strip:
         return as_strided(self.pixels, shape, (column, row, column, channel), writeable=False)
 
 
+@dataclass(frozen=True, slots=True)
+class Shrink:
+    """How stored tiles are made smaller: by the decoder's `scale`, then `mean` × `mean` pixels into one."""
+
+    scale: int
+    mean: int = 1
+
+    @property
+    def factor(self) -> int:
+        return self.scale * self.mean
+
+
 class Strips:
-    """The strips under the tiles that are being read. Coordinates are pixels of the level, at `scale`.
+    """The strips under the tiles that are being read. Coordinates are pixels of the level, shrunk.
 
     Used by one thread; `pool` decodes side by side where there is one.
     """
 
-    def __init__(self, slide: Slide, number: int, scale: int, columns: range, pool: Executor | None = None):
+    def __init__(
+        self,
+        slide: Slide,
+        number: int,
+        shrink: Shrink,
+        columns: range,
+        pool: Executor | None = None,
+    ):
         stored = slide.stored(number)
         assert stored is not None
-        self._slide, self._number, self._scale, self._pool = slide, number, scale, pool
+        self._slide, self._number, self._shrink, self._pool = slide, number, shrink, pool
         self._stored: StoredLevel = stored
         self._columns = columns
-        self._tile = stored.tile.height // scale, stored.tile.width // scale
+        self._tile = stored.tile.height // shrink.factor, stored.tile.width // shrink.factor
         self._strips: dict[int, Strip] = {}
         self._lost: set[Place] = set()
 
@@ -89,7 +110,11 @@ class Strips:
         return over(self._decode, data)
 
     def _decode(self, data: memoryview) -> NDArray[np.uint8] | None:
-        return decode(self._stored, data, self._scale)
+        pixels = decode(self._stored, data, self._shrink.scale)
+        if pixels is None or self._shrink.mean == 1:
+            return pixels
+        high, wide = self._tile
+        return resample_rgb(pixels, (0, 0, pixels.shape[1], pixels.shape[0]), Size(wide, high))
 
     def holds(self, box: Box) -> bool:
         """Whether every stored tile under the box could be had; it was among those loaded."""

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from coverslip.errors import RequestError
 from coverslip.tiling.plan import TilePlan
-from coverslip.tiling.route import Route, choose_route
-from coverslip.tiling.strips import Strips
+from coverslip.tiling.route import WHOLE, Route, choose_route, shrunk
+from coverslip.tiling.strips import Shrink, Strips
 from coverslip.wsi import Box, Field, Mpp, Pixels, Size, Slide
 from coverslip.wsi.levels import pixels_under
 from coverslip.wsi.resample import Window, is_whole, resample_rgb
@@ -185,11 +185,33 @@ class StoredTiles:
         pool: Executor | None = None,
     ):
         self._slide, self._plan, self._halo, self._route = slide, plan, halo, route
-        self._level = route.of(slide.levels[route.level])
         self._single = ReaderTiles(slide, plan, halo)
         stored = slide.stored(route.level)
         assert stored is not None
-        self._strips = Strips(slide, route.level, route.scale, self._columns(rows, stored), pool)
+        shrink = Shrink(route.scale, self._mean(rows, stored))
+        self._level = shrunk(slide.levels[route.level], shrink.factor)
+        self._strips = Strips(slide, route.level, shrink, self._columns(rows, stored), pool)
+
+    def _mean(self, rows: range, stored: StoredLevel) -> int:
+        """What is left of a whole factor, where averaging stored tiles is averaging the tiles cut from them.
+
+        That is where both begin at whole pixels of the result.
+        """
+        level = shrunk(self._slide.levels[self._route.level], self._route.scale)
+        factor = self._plan.mpp / (self._slide.mpp.x * level.downsample_x)
+        whole = round(factor)
+        steps = level.downsample_x * whole, level.downsample_y * whole
+        sides = stored.tile.width // self._route.scale, stored.tile.height // self._route.scale
+        part = slice(rows.start, rows.stop)
+        fits = (
+            whole > 1
+            and factor == self._plan.mpp / (self._slide.mpp.y * level.downsample_y)
+            and abs(factor - whole) < WHOLE
+            and not any(side % whole for side in sides)
+            and not (self._plan.x[part] % steps[0]).any()
+            and not (self._plan.y[part] % steps[1]).any()
+        )
+        return whole if fits else 1
 
     def _columns(self, rows: range, stored: StoredLevel) -> range:
         """Of stored tiles, under all tiles that will be asked for."""
