@@ -64,7 +64,7 @@ class Page(HTMLParser):
     def images(self) -> Iterator[Image.Image]:
         for tag, name, value in self.attributes:
             if (tag, name) == ("img", "src"):
-                yield Image.open(io.BytesIO(base64.b64decode(value.removeprefix("data:image/png;base64,"))))
+                yield Image.open(io.BytesIO(base64.b64decode(value.removeprefix("data:image/jpeg;base64,"))))
 
 
 def walk(html: str) -> Page:
@@ -104,8 +104,8 @@ def safe(html: str) -> Page:
     for tag, name, value in page.attributes:
         assert not name.startswith("on"), (tag, name)
         if name in {"src", "href", "action", "data", "srcset"}:
-            assert value.startswith("data:image/png;base64,"), (tag, name, value[:60])
-    outside = re.sub(r"data:image/png;base64,[A-Za-z0-9+/=]+", "", html)
+            assert value.startswith("data:image/jpeg;base64,"), (tag, name, value[:60])
+    outside = re.sub(r"data:image/jpeg;base64,[A-Za-z0-9+/=]+", "", html)
     assert not re.search(r"url\(|@import|https?://", outside)
     return page
 

@@ -74,4 +74,6 @@ def write_png(path: str | os.PathLike[str], rgb: NDArray[np.uint8]) -> None:
 
 
 def _tint(rgb: NDArray[np.uint8], where: Mask, colour: Rgb, strength: float) -> None:
-    rgb[where] = np.round(rgb[where] * (1 - strength) + np.asarray(colour) * strength).astype(np.uint8)
+    levels = np.arange(256)[:, None] * (1 - strength) + np.asarray(colour) * strength
+    tinted = np.asarray(cv2.LUT(rgb, np.round(levels).astype(np.uint8)[None]))
+    cv2.copyTo(tinted, where.astype(np.uint8), rgb)

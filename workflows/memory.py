@@ -5,10 +5,14 @@ from __future__ import annotations
 import ctypes
 import sys
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
-from functools import cache
+from functools import cache, lru_cache
 from typing import Generic, TypeVar
+
+# It goes through all memory of the process, some 10 ms, with all threads waiting that want memory meanwhile.
+SECONDS_BETWEEN_TRIMS = 1.0
 
 V = TypeVar("V")
 
@@ -72,12 +76,17 @@ class _Entry(Generic[V]):
 
 
 def give_back() -> None:
-    """Return what the C library keeps of freed memory; does nothing where it is not glibc.
+    """Return what the C library keeps of freed memory; does nothing where it is not glibc, or was just done.
 
     glibc keeps freed blocks in a pool per thread, and tasks of different kinds, each with buffers of tens of
     megabytes, would leave every worker thread with the largest of each kind
     (https://distributed.dask.org/en/stable/worker-memory.html, "Memory not released back to the OS").
     """
+    _give_back(int(time.monotonic() / SECONDS_BETWEEN_TRIMS))
+
+
+@lru_cache(maxsize=1)
+def _give_back(interval: int) -> None:
     trim = _trim()
     if trim is not None:
         trim(0)

@@ -22,24 +22,21 @@ GALLERY_PX = 128
 
 def overviews(slide: Slide, tissue: TissueMask, plan: TilePlan, conclusion: Conclusion) -> list[Picture]:
     """The slide, its tissue, and its class map where there is one."""
-    drawn = draw_tissue(
-        slide.overview(overview_mpp(slide.size, slide.mpp, tissue.settings)).pixels.rgb,
-        tissue.mask,
-        tissue.pen,
-    )
-    pictures = [Picture(_at_most(drawn), "tissue outlined, pen marking tinted")]
+    whole = slide.overview(overview_mpp(slide.size, slide.mpp, tissue.settings)).pixels.rgb
+    rgb = _at_most(whole)
+    mask, pen = (_at_most(part.astype(np.uint8) * 255) >= 128 for part in (tissue.mask, tissue.pen))
+    pictures = [Picture(draw_tissue(rgb, mask, pen), "tissue outlined, pen marking tinted")]
     if conclusion.class_map is not None:
         names = ", ".join(name for name, _ in conclusion.class_map.colours.values())
-        rgb = slide.thumbnail(LONGEST)
         pictures.append(Picture(class_picture(rgb, conclusion.class_map, plan, slide), f"classes: {names}"))
     return pictures
 
 
-def _at_most(rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def _at_most(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """No side longer than `LONGEST`."""
-    scale = min(1.0, LONGEST / max(rgb.shape[:2]))
-    size = max(1, round(rgb.shape[1] * scale)), max(1, round(rgb.shape[0] * scale))
-    return np.asarray(cv2.resize(rgb, size, interpolation=cv2.INTER_AREA), np.uint8)
+    scale = min(1.0, LONGEST / max(picture.shape[:2]))
+    size = max(1, round(picture.shape[1] * scale)), max(1, round(picture.shape[0] * scale))
+    return np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_AREA), np.uint8)
 
 
 def class_picture(
@@ -59,8 +56,9 @@ def class_picture(
     colours = np.zeros((256, 3), np.uint8)
     for value, (_, rgba) in classes.colours.items():
         colours[value] = rgba[:3]
-    mixed = cv2.addWeighted(rgb, 0.5, colours[values], 0.5, 0)
-    return np.where(values[..., None] > 0, mixed, rgb).astype(np.uint8)
+    tinted = cv2.addWeighted(rgb, 0.5, np.asarray(cv2.LUT(cv2.merge([values] * 3), colours[None])), 0.5, 0)
+    cv2.copyTo(rgb, (values == 0).astype(np.uint8), tinted)
+    return np.asarray(tinted, np.uint8)
 
 
 def galleries(slide: Slide, conclusion: Conclusion) -> Mapping[str, Sequence[Picture]]:

@@ -36,4 +36,5 @@ def remote_digest(url: str) -> str:
 
 def files_below(folder: str) -> tuple[str, ...]:
     """Every regular file below a folder, sorted."""
-    return tuple(sorted(str(path) for path in Path(folder).rglob("*") if path.is_file()))
+    found = (os.path.join(parent, name) for parent, _, names in os.walk(folder) for name in names)
+    return tuple(sorted(path for path in found if os.path.isfile(path)))

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import importlib
 from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import entry_points
 from typing import Protocol, cast
 
@@ -56,11 +57,16 @@ BUILT_IN = (
 
 def readers() -> tuple[ReaderRecord, ...]:
     """All readers, plug-ins first."""
-    plug_ins = tuple(
+    return _plug_ins() + BUILT_IN
+
+
+@cache
+def _plug_ins() -> tuple[ReaderRecord, ...]:
+    """Looked for once: that reads what every installed package says of itself."""
+    return tuple(
         ReaderRecord(point.name, point.value, f"plug-in {point.value}")
         for point in entry_points(group="coverslip.readers")
     )
-    return plug_ins + BUILT_IN
 
 
 def reader_named(name: str) -> ReaderRecord:
