@@ -227,7 +227,12 @@ class Slide:
         return place(pixels, inside, box, self.background)
 
     def stored(self, level: int) -> StoredLevel | None:
-        """Where the level's compressed tiles lie; None where they are no plain grid of JPEG or JPEG 2000."""
+        """Where the level's compressed tiles lie; None where they are no plain grid of JPEG or JPEG 2000 from
+        the level's corner."""
+        stored = self._stored(level)
+        return None if stored is None or stored.origin != (0, 0) else stored
+
+    def _stored(self, level: int) -> StoredLevel | None:
         return self._reader.stored(level) if isinstance(self._reader, StoresTiles) else None
 
     def fetch(self, level: int, places: Sequence[Place]) -> list[memoryview]:
@@ -246,7 +251,7 @@ class Slide:
         None where it is not known, and where any tile is absent or corrupt: what stands for that is the
         reader's to say.
         """
-        stored = self.stored(level)
+        stored = self._stored(level)
         if stored is None:
             return None
         rgb = read_box(stored, self._files.of(stored.path), box)

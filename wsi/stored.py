@@ -18,18 +18,19 @@ Prefix = Literal["", "item", "restart"]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class StoredLevel:
-    """The tiles of one level, on one plain grid that starts at the level's corner.
+    """The tiles of one level, on one plain grid that starts at the level's corner, or at `origin`.
 
-    `path`: the file or URL that holds them. `size`: the level; `tile`: every tile, those at the right and
-    lower edges too, which reach over it. `offsets`, `counts`: int64 (rows, columns), where each tile's bytes
-    begin in the file and how many they are; a count of 0 where the file holds none. `colour`: of the
-    compressed samples, always three of 8 bits; "marked" is YCbCr where a tile's stream bears a JFIF marker
-    and RGB where it does not. `tables`: JPEG segments (DQT, DHT, …) all tiles share, as they
-    stand in a file, without SOI and EOI; b"" where each tile has its own. `header`: for streams that are
-    stored without one (a part of a larger JPEG between restart markers), everything from SOI to the scan
-    header; b"" where tiles have theirs.
-    `prefix`: what stands in the file before each tile's bytes, or the tile counts as absent: "item", a DICOM
-    item header that states their number; "restart", a JPEG restart marker (before all but the first tile).
+    `path`: the file or URL that holds them. `size`: the level, from there on; `tile`: every tile, those at
+    the right and lower edges too, which reach over it. `offsets`, `counts`: int64 (rows, columns), where each
+    tile's bytes begin in the file and how many they are; a count of 0 where the file holds none. `colour`: of
+    the compressed samples, always three of 8 bits; "marked" is YCbCr where a tile's stream bears a JFIF
+    marker and RGB where it does not. `tables`: JPEG segments (DQT, DHT, …) all tiles share, as they stand in
+    a file, without SOI and EOI; b"" where each tile has its own. `header`: for streams that are stored
+    without one (a part of a larger JPEG between restart markers), everything from SOI to the scan header;
+    b"" where tiles have theirs. `prefix`: what stands in the file before each tile's bytes, or the tile
+    counts as absent: "item", a DICOM item header that states their number; "restart", a JPEG restart marker
+    (before all but the first tile). `origin`: (x, y), the level's pixel at which the grid begins; outside of
+    the grid the file holds no pixels then.
     """
 
     path: str
@@ -42,6 +43,7 @@ class StoredLevel:
     tables: bytes = b""
     header: bytes = b""
     prefix: Prefix = ""
+    origin: tuple[int, int] = (0, 0)
 
     @property
     def holds_all(self) -> bool:
@@ -54,7 +56,7 @@ class StoredLevel:
         return replace(self, size=size, offsets=self.offsets[part], counts=self.counts[part])
 
     def under(self, box: Box) -> tuple[range, range]:
-        """Rows and columns of the tiles that a box of the level's pixels touches; the box lies inside it."""
+        """Rows and columns of the tiles that a box touches, which lies inside `size`."""
         wide, high = self.tile.width, self.tile.height
         return (
             range(box.y // high, (box.bottom - 1) // high + 1),

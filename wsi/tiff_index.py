@@ -45,7 +45,8 @@ class StoredGrid:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TiffIndex:
-    """Of the first image: `orientation` (TIFF 6.0 tag 274; 1 when it states none), and `has_alpha`.
+    """Of the first image: `orientation` (TIFF 6.0 tag 274; 1 when it states none), `has_alpha` and
+    `description`.
 
     `largest_segment`: values in the largest tile or strip of all images.
     """
@@ -54,11 +55,17 @@ class TiffIndex:
     has_alpha: bool
     largest_segment: int
     missing_fraction: float
+    description: str
     grids: tuple[StoredGrid, ...]
 
     def grid(self, size: Size, tile: Size | None) -> StoredGrid | None:
         """The one image with that size and tile; None when none or several have it."""
         found = [grid for grid in self.grids if grid.size == size and grid.tile == tile]
+        return found[0] if len(found) == 1 else None
+
+    def grid_of(self, size: Size) -> StoredGrid | None:
+        """The one image with that size, whatever its tiles."""
+        found = [grid for grid in self.grids if grid.size == size]
         return found[0] if len(found) == 1 else None
 
 
@@ -74,6 +81,7 @@ def read_index(path: str) -> TiffIndex | None:
                 has_alpha=has_alpha(first),
                 largest_segment=max(segment_of(page) for page in pages),
                 missing_fraction=absent_share(first.dataoffsets, first.databytecounts, end),
+                description=first.description,
                 grids=tuple(_grids(pages, path, end)),
             )
     except INDEX_ERRORS:

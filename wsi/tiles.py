@@ -74,7 +74,10 @@ def decode(level: StoredLevel, data: memoryview, scale: int = 1) -> NDArray[np.u
 
 
 def read_box(level: StoredLevel, ranges: Ranges, box: Box) -> NDArray[np.uint8] | None:
-    """RGB uint8 (height, width, 3) of a box inside the level; None when any tile of it cannot be had."""
+    """RGB uint8 (height, width, 3) of a box of the level; None when any of it cannot be had."""
+    box = Box(box.x - level.origin[0], box.y - level.origin[1], box.width, box.height)
+    if box.clip(level.size) != box:
+        return None
     rows, columns = level.under(box)
     places = [(row, column) for row in rows for column in columns]
     rgb = np.empty((*box.size.shape, 3), np.uint8)

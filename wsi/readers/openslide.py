@@ -23,6 +23,7 @@ from coverslip.wsi.facts import LARGEST_ASSOCIATED, WHITE, Facts
 from coverslip.wsi.geometry import Box, Mpp, Size
 from coverslip.wsi.levels import build_levels
 from coverslip.wsi.pixels import Raw, Rgb
+from coverslip.wsi.scn import scn_levels
 from coverslip.wsi.source import Source
 from coverslip.wsi.stored import StoredLevel
 from coverslip.wsi.tiff_index import TiffIndex, read_index
@@ -32,7 +33,7 @@ from coverslip.wsi.tiff_pages import LARGEST_SEGMENT
 # https://openslide.org/formats/ ; Aperio's zero-length tiles are an encoder fault, not of this kind.
 SPARSE_FORMATS = frozenset({"mirax", "leica", "philips", "ventana", "sakura", "zeiss"})
 # TIFF formats whose levels are one plain grid of tiles from the corner, without overlap or offsets.
-PLAIN_GRID = frozenset({"aperio", "generic-tiff", "hamamatsu", "philips", "ventana"})
+PLAIN_GRID = frozenset({"generic-tiff", "hamamatsu", "ventana"})
 MPP_KEYS = MappingProxyType(
     {
         "aperio": "aperio.MPP",
@@ -259,15 +260,15 @@ def _stored(facts: Facts, index: TiffIndex | None) -> dict[int, StoredLevel]:
         found = {
             n: frames.get((level.size, level.tile)) for n, level in enumerate(facts.levels) if level.tile
         }
-    elif index is None or facts.format not in PLAIN_GRID:
+    elif index is None:
         return {}
-    elif facts.format == "philips":
-        found = dict(enumerate(_philips(facts, index)))
-    elif facts.format == "aperio":
-        found = dict(enumerate(_aperio(facts, index)))
-    else:
+    elif facts.format in GRIDS:
+        found = dict(enumerate(GRIDS[facts.format](facts, index)))
+    elif facts.format in PLAIN_GRID:
         grids = {n: index.grid(level.size, level.tile) for n, level in enumerate(facts.levels)}
         found = {n: grid.stored for n, grid in grids.items() if grid is not None}
+    else:
+        return {}
     return {n: stored for n, stored in found.items() if stored is not None}
 
 
@@ -300,6 +301,17 @@ def _made_of(absent: NDArray[np.bool_], shape: tuple[int, ...]) -> NDArray[np.bo
     found = np.zeros(shape, bool)
     found.flat[numbers[numbers < found.size]] = True
     return found
+
+
+def _leica(facts: Facts, index: TiffIndex) -> Iterator[StoredLevel | None]:
+    """One area, somewhere on the slide."""
+    levels = scn_levels(index.description)
+    for level in levels if len(levels) == len(facts.levels) else ():
+        grid = index.grid_of(level.size)
+        yield grid and grid.stored and replace(grid.stored, origin=level.origin)
+
+
+GRIDS = MappingProxyType({"aperio": _aperio, "leica": _leica, "philips": _philips})
 
 
 def _facts(path: str, handle: OpenSlide, source: Source, index: TiffIndex | None) -> Facts:
