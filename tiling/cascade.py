@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Protocol
 
@@ -20,7 +20,7 @@ import zarr
 from numpy.typing import NDArray
 
 from coverslip.errors import RequestError, StoreIncompleteError
-from coverslip.tiling.chunk import encoder
+from coverslip.tiling.chunk import checked, encoder
 from coverslip.tiling.passthrough import Inspector, chunk_of, plain_tile
 from coverslip.tiling.pyramid import PyramidLevel, PyramidPlan
 from coverslip.tiling.shard import Chunks, open_chunks
@@ -69,6 +69,8 @@ def write_region(slide: PixelSource, plan: PyramidPlan, store: StorePath, level:
     with ExitStack() as stack:
         chain = plan.chain(level)
         chunks = [stack.enter_context(open_chunks(path, plan, n, _below(box, n - level))) for n in chain]
+        if plan.levels[level].coding == "tiles" and len(chain) == 1:
+            return _passed(slide, plan, level, chunks[0]).write_rows(box)
         last = _chain(slide, plan, path, chain, box, chunks)
         parts = _in_blocks(_below(box, len(chain) - 1), plan.levels[level].chunk, len(chain))
         return sum(map(last.write, parts))
@@ -90,8 +92,10 @@ def grid(box: Box, cell: Size) -> Iterator[Box]:
                 yield part
 
 
-def halve(rgb: Rgb) -> Rgb:
-    """The mean of 2×2 pixels: uint8 (ceil(height / 2), ceil(width / 2), 3); see `write_region`.
+def halve(rgb: Rgb, out: Rgb | None = None) -> Rgb:
+    """The mean of 2×2 pixels: uint8 (ceil(height / 2), ceil(width / 2), 3), in `out` if given.
+
+    See `write_region`.
 
     >>> halve(np.array([[[0], [1]], [[1], [0]]], np.uint8))[0, 0].item()
     1
@@ -99,7 +103,8 @@ def halve(rgb: Rgb) -> Rgb:
     height, width = rgb.shape[:2]
     if height % 2 or width % 2:
         rgb = np.pad(rgb, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
-    half = cv2.resize(rgb, ((width + 1) // 2, (height + 1) // 2), interpolation=cv2.INTER_AREA)
+    size = (width + 1) // 2, (height + 1) // 2
+    half = cv2.resize(rgb, size, dst=out, interpolation=cv2.INTER_AREA)
     return np.asarray(half, np.uint8).reshape((height + 1) // 2, (width + 1) // 2, rgb.shape[2])
 
 
@@ -117,8 +122,8 @@ class _Head(Protocol):
         """Put the chunk; how many of its pixels are damaged."""
         ...
 
-    def half(self, box: Box) -> tuple[Rgb, int]:
-        """The same; and its pixels halved, uint8 (ceil(height / 2), ceil(width / 2), 3)."""
+    def half(self, box: Box, out: Rgb) -> int:
+        """The same; and lay its pixels, halved, into `out`: uint8 (ceil(height / 2), ceil(width / 2), 3)."""
         ...
 
 
@@ -131,25 +136,22 @@ class _Made:
     above: _Head
     above_size: Size
     put: Callable[[Box, Rgb], None]
+    canvas: Rgb
 
     def write(self, box: Box) -> int:
-        return self._make(box)[1]
-
-    def half(self, box: Box) -> tuple[Rgb, int]:
-        rgb, damaged = self._make(box)
-        return halve(rgb), damaged
-
-    def _make(self, box: Box) -> tuple[Rgb, int]:
         """From the up to four chunks above: all chunks of a chain are of one size."""
-        rgb, damaged = np.empty((*box.size.shape, 3), np.uint8), 0
         source = Box(box.x * 2, box.y * 2, box.width * 2, box.height * 2).clip(self.above_size)
         assert source is not None
-        for part in grid(source, self.chunk):
-            half, lost = self.above.half(part)
-            rgb[Box(part.x // 2, part.y // 2, half.shape[1], half.shape[0]).within(box)] = half
-            damaged += lost
+        rgb = self.canvas[: box.height, : box.width]
+        parts = grid(source, self.chunk)
+        damaged = sum(self.above.half(part, rgb[_below(part, 1).within(box)]) for part in parts)
         self.put(box, rgb)
-        return rgb, damaged
+        return damaged
+
+    def half(self, box: Box, out: Rgb) -> int:
+        damaged = self.write(box)
+        halve(self.canvas[: box.height, : box.width], out)
+        return damaged
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -164,57 +166,79 @@ class _Copied:
         self.put(box, rgb)
         return damaged
 
-    def half(self, box: Box) -> tuple[Rgb, int]:
+    def half(self, box: Box, out: Rgb) -> int:
         rgb, damaged = self.read(box)
         self.put(box, rgb)
-        return halve(rgb), damaged
+        halve(rgb, out)
+        return damaged
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Passed:
-    """A level whose tiles are passed through. `data`: the bytes of the region's tiles."""
+    """A level whose tiles are passed through. `data`: the region's tiles, where they are halved too."""
 
     slide: Slide
     number: int
     stored: StoredLevel
-    data: Mapping[Place, memoryview]
     chunks: Chunks
     inspector: Inspector
     fill: int
+    data: Mapping[Place, memoryview] = field(default_factory=dict)
+
+    def write_rows(self, region: Box) -> int:
+        """A whole region, row by row of tiles, so that their bytes are still in the processor's cache."""
+        rows, columns = self.stored.under(region)
+        return sum(self._write_row([(row, column) for column in columns]) for row in rows)
+
+    def _write_row(self, places: Sequence[Place]) -> int:
+        damaged = 0
+        for place, view in zip(places, self.slide.fetch(self.number, places), strict=True):
+            data = bytes(view)
+            if self.inspector.accepts(data):
+                self.chunks.put(*place, checked(chunk_of(self.stored, data)))
+            else:
+                damaged += self._stand_in(place)[1]
+        return damaged
 
     def write(self, box: Box) -> int:
-        place = box.y // self.stored.tile.height, box.x // self.stored.tile.width
+        return self._write_row([self._place(box)])
+
+    def half(self, box: Box, out: Rgb) -> int:
+        place = self._place(box)
         data = self.data[place]
-        if not self.inspector.accepts(data):
-            return self._stand_in(place, box)[1]
-        self.chunks.put(*place, chunk_of(self.stored, data))
-        return 0
+        if self._halve(data, box, out):
+            self.chunks.put(*place, checked(chunk_of(self.stored, bytes(data))))
+            return 0
+        rgb, damaged = self._stand_in(place)
+        halve(rgb, out)
+        return damaged
 
-    def half(self, box: Box) -> tuple[Rgb, int]:
-        place = box.y // self.stored.tile.height, box.x // self.stored.tile.width
-        data = self.data[place]
-        if not self.inspector.accepts(data):
-            rgb, damaged = self._stand_in(place, box)
-            return halve(rgb), damaged
-        self.chunks.put(*place, chunk_of(self.stored, data))
-        return self._halved(data, box), 0
+    def _place(self, box: Box) -> Place:
+        return box.y // self.stored.tile.height, box.x // self.stored.tile.width
 
-    def _halved(self, data: memoryview, box: Box) -> Rgb:
-        """In the DCT; in full where the level ends within a pair of pixels: nothing beyond it counts."""
-        if box.width % 2 or box.height % 2:
-            rgb = decode(self.stored, data)
-            return halve(self._read(box).rgb if rgb is None else rgb[: box.height, : box.width])
-        rgb = decode(self.stored, data, 2)
-        return halve(self._read(box).rgb) if rgb is None else rgb[: box.height // 2, : box.width // 2]
+    def _halve(self, data: memoryview, box: Box, out: Rgb) -> bool:
+        """In the DCT; in full where the level ends within a pair of pixels: nothing beyond it counts.
 
-    def _read(self, box: Box) -> Pixels:
-        return self.slide.read(self.number, box)
+        False for a tile that does not decode.
+        """
+        even = not (box.width % 2 or box.height % 2)
+        rgb = decode(self.stored, data, 2) if even else decode(self.stored, data)
+        if rgb is None:
+            return False
+        if even:
+            out[:] = rgb[: box.height // 2, : box.width // 2]
+        else:
+            halve(rgb[: box.height, : box.width], out)
+        return True
 
-    def _stand_in(self, place: Place, box: Box) -> tuple[Rgb, int]:
+    def _stand_in(self, place: Place) -> tuple[Rgb, int]:
         """What the slide shows for a tile that is absent or no JPEG; nothing where that is the fill value."""
-        pixels = self._read(box)
+        wide, high = self.stored.tile.width, self.stored.tile.height
+        box = Box(place[1] * wide, place[0] * high, wide, high).clip(self.stored.size)
+        assert box is not None
+        pixels = self.slide.read(self.number, box)
         if (pixels.rgb != self.fill).any():
-            self.chunks.put(*place, plain_tile(self.stored, pixels.rgb))
+            self.chunks.put(*place, checked(plain_tile(self.stored, pixels.rgb)))
         return pixels.rgb, int(np.count_nonzero(pixels.damaged))
 
 
@@ -225,13 +249,19 @@ def _chain(
     level = plan.levels[numbers[0]]
     head: _Head
     if level.coding == "tiles":
-        head = _passed(slide, plan, level, box, chunks[0])
+        head = _passed(slide, plan, numbers[0], chunks[0])
+        head = replace(head, data=_fetch(head.slide, head.number, head.stored, box))
     else:
         head = _Copied(_reads(slide, plan, store, numbers[0], box), _puts(plan, numbers[0], chunks[0]))
     for number, files in zip(numbers[1:], chunks[1:], strict=True):
         above, level = level, plan.levels[number]
-        head = _Made(level.size, level.chunk, head, above.size, _puts(plan, number, files))
+        head = _Made(level.size, level.chunk, head, above.size, _puts(plan, number, files), _canvas(level))
     return head
+
+
+def _canvas(level: PyramidLevel) -> Rgb:
+    """Where a region's chunks are put together: fresh memory for each would cost as much as filling it."""
+    return np.empty((*level.chunk.shape, 3), np.uint8)
 
 
 def _puts(plan: PyramidPlan, number: int, chunks: Chunks) -> Callable[[Box, Rgb], None]:
@@ -245,12 +275,12 @@ def _puts(plan: PyramidPlan, number: int, chunks: Chunks) -> Callable[[Box, Rgb]
     return put
 
 
-def _passed(slide: PixelSource, plan: PyramidPlan, level: PyramidLevel, box: Box, chunks: Chunks) -> _Passed:
+def _passed(slide: PixelSource, plan: PyramidPlan, number: int, chunks: Chunks) -> _Passed:
+    level = plan.levels[number]
     stored = _stored(slide, level)
     if stored is None or level.stored is None or not isinstance(slide, Slide):
         raise RequestError("this slide", "shows no stored tiles to pass through", "plan a portable pyramid")
-    data = _fetch(slide, level.stored, stored, box)
-    return _Passed(slide, level.stored, stored, data, chunks, Inspector(stored), plan.fill_value)
+    return _Passed(slide, level.stored, stored, chunks, Inspector(stored), plan.fill_value)
 
 
 def _stored(slide: PixelSource, level: PyramidLevel) -> StoredLevel | None:
@@ -272,7 +302,8 @@ def _reads(
         return partial(_made_from_store, _open(store, number - 1), plan.levels[number - 1].size)
     stored = _stored(slide, level)
     if stored is not None and isinstance(slide, Slide) and _fits(level.chunk, stored.tile):
-        return partial(_decoded, slide, level.stored, stored, _fetch(slide, level.stored, stored, box))
+        data = _fetch(slide, level.stored, stored, box)
+        return partial(_decoded, slide, level.stored, stored, data, _canvas(level))
     return _Blocks(slide, level.stored, box, level.chunk).read
 
 
@@ -281,10 +312,17 @@ def _fits(chunk: Size, tile: Size) -> bool:
 
 
 def _decoded(
-    slide: Slide, number: int, stored: StoredLevel, data: Mapping[Place, memoryview], box: Box
+    slide: Slide,
+    number: int,
+    stored: StoredLevel,
+    data: Mapping[Place, memoryview],
+    canvas: Rgb,
+    box: Box,
 ) -> tuple[Rgb, int]:
-    """A chunk of whole stored tiles; what stands for one that cannot be had is the slide's to say."""
-    rgb, damaged = np.empty((*box.size.shape, 3), np.uint8), 0
+    """A chunk of whole stored tiles, on the canvas; what stands for one that cannot be had is the slide's to
+    say.
+    """
+    rgb, damaged = canvas[: box.height, : box.width], 0
     for part in grid(box, stored.tile):
         found = data[part.y // stored.tile.height, part.x // stored.tile.width]
         pixels = decode(stored, found)

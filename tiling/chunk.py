@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import google_crc32c
 import numcodecs
 import numpy as np
 from numpy.typing import NDArray
@@ -42,7 +43,7 @@ def encoder(plan: PyramidPlan, level: int) -> Encode:
     if of.coding == "lossless":
         compress = _interleaved() if plan.settings.ngff == "0.5" else _planar()
     else:
-        compress = MADE.encode_chunk
+        compress = _jpeg
     beyond = fill if of.coding == "lossless" else None
 
     def encode(rgb: NDArray[np.uint8]) -> bytes | None:
@@ -63,6 +64,16 @@ def fill_up(rgb: NDArray[np.uint8], chunk: Size, fill: int | None) -> NDArray[np
     if fill is None:
         return np.pad(rgb, around, mode="edge")
     return np.pad(rgb, around, constant_values=fill)
+
+
+def checked(data: bytes) -> bytes:
+    """With the checksum of Zarr's codec `crc32c` behind it, so that a flipped bit is an error and not another
+    pixel; a JPEG decoder stops before it."""
+    return data + google_crc32c.value(data).to_bytes(4, "little")
+
+
+def _jpeg(rgb: NDArray[np.uint8]) -> bytes:
+    return checked(MADE.encode_chunk(rgb))
 
 
 def _interleaved() -> Callable[[NDArray[np.uint8]], bytes]:

@@ -16,7 +16,7 @@ from typing import Any
 import cv2
 import numpy as np
 import zarr
-from zarr.codecs import BytesCodec, TransposeCodec, ZstdCodec
+from zarr.codecs import BytesCodec, Crc32cCodec, TransposeCodec, ZstdCodec
 
 from coverslip.errors import StoreIncompleteError
 from coverslip.ruo import RUO
@@ -169,7 +169,7 @@ def _create_array(group: zarr.Group, number: int, plan: PyramidPlan, slide: Slid
         shards=(3, *level.shard.shape),
         filters=[TransposeCodec(order=(1, 2, 0))],
         serializer=_serializer(level, slide),
-        compressors=[zstd()] if level.coding == "lossless" else [],
+        compressors=[zstd() if level.coding == "lossless" else Crc32cCodec()],
         fill_value=plan.fill_value,
         dimension_names=AXES,
     )

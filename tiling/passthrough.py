@@ -17,6 +17,8 @@ from coverslip.wsi.tiles import decode
 MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7]")
 # Baseline and extended sequential: one scan, all that can be refused stands before it.
 SEQUENTIAL = (0xC0, 0xC1)
+# A sector of a disk that was lost reads as 512 zeros or more; a scan has no such run.
+LOST = bytes(256)
 # Heads that are remembered; slides have one, or a few.
 MOST_HEADS = 64
 
@@ -28,12 +30,12 @@ def codec_of(stored: StoredLevel) -> JpegCodec:
     return JpegCodec(stored.colour, SOI + stored.tables + EOI if stored.tables else b"")
 
 
-def chunk_of(stored: StoredLevel, data: memoryview) -> bytes | memoryview:
+def chunk_of(stored: StoredLevel, data: bytes) -> bytes:
     """A tile's bytes as they are; made whole where one codec cannot say for all what is missing in them:
     without heads, or of colours that differ."""
     if _is_verbatim(stored):
         return data
-    return make_whole(data, stored.tables, stored.colour, stored.header)
+    return make_whole(memoryview(data), stored.tables, stored.colour, stored.header)
 
 
 def _is_verbatim(stored: StoredLevel) -> bool:
@@ -41,11 +43,12 @@ def _is_verbatim(stored: StoredLevel) -> bool:
 
 
 class Inspector:
-    """Tells tiles that `decode` accepts from those it does not, nearly always without decoding.
+    """Tells tiles that `decode` accepts from those it does not, mostly without decoding.
 
-    What libjpeg refuses stands in the head, up to the scan, and tiles of a slide share theirs: a head is
-    tried once, by decoding its tile, and is then known. What is wrong within a scan is passed over by
-    decoders, and here; but a scan with a marker inside, or any other doubt, is decided by decoding.
+    Tiles of a slide share their head, up to the scan: one is tried once, by decoding its tile, and is then
+    known. Scans are not decoded, which would cost ten times the copying; but one with a marker inside, as
+    overwritten ones have, with a long run of zeros, as lost sectors are, or without an end is tried.
+    What is left, a flipped bit say, is found by whoever decodes the copy, as it would be in the slide.
     """
 
     def __init__(self, stored: StoredLevel):
@@ -53,37 +56,33 @@ class Inspector:
         self._heads: dict[int, set[bytes]] = {}
         self._count = 0
 
-    def accepts(self, data: memoryview) -> bool:
+    def accepts(self, data: bytes) -> bool:
         if not data:
             return False
         if self._is_known(data):
             return True
-        if decode(self._stored, data) is None:
+        if decode(self._stored, memoryview(data)) is None:
             return False
         self._learn(data)
         return True
 
-    def _is_known(self, data: memoryview) -> bool:
-        if self._stored.header:
-            return bool(self._heads) and MARKER.search(data) is None
+    def _is_known(self, data: bytes) -> bool:
         for length, heads in self._heads.items():
-            if bytes(data[:length]) in heads:
+            if data[:length] in heads:
                 found = MARKER.search(data, length)
-                return found is not None and found[0] == EOI and found.start() >= len(data) - PADDING
+                whole = found is not None and found[0] == EOI and found.start() >= len(data) - PADDING
+                return whole and LOST not in data
         return False
 
-    def _learn(self, data: memoryview) -> None:
-        if self._stored.header:
-            self._heads = {0: {b""}}
-            return
-        if self._count >= MOST_HEADS:
+    def _learn(self, data: bytes) -> None:
+        if self._stored.header or self._count >= MOST_HEADS:
             return
         stop, frame = 0, 0
         for marker, _, end in segments(data):
             frame = marker if is_frame(marker) else frame
             stop = end if marker == SOS else stop
         if frame in SEQUENTIAL:
-            self._heads.setdefault(stop, set()).add(bytes(data[:stop]))
+            self._heads.setdefault(stop, set()).add(data[:stop])
             self._count += 1
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, TypeGuard
+
+import numpy as np
 
 from coverslip.errors import RequestError
 from coverslip.wsi.facts import WHITE
@@ -12,6 +14,7 @@ from coverslip.wsi.geometry import Box, Level, Mpp, Size
 from coverslip.wsi.pixels import Rgb
 from coverslip.wsi.slide import Slide
 from coverslip.wsi.stored import StoredLevel
+from coverslip.wsi.tiles import decode
 
 Ngff = Literal["0.5", "0.4"]
 # How a level's chunks are stored: the slide's own JPEG tiles, JPEG of ours, or lossless.
@@ -23,6 +26,8 @@ FACTOR_TOLERANCE = 1e-9
 # A stored tile is a chunk of its own within these sides: smaller ones would be mostly index, larger ones
 # more than a viewer wants at once.
 LEAST_TILE, LARGEST_TILE = 64, 2048
+# Tiles of a slide that are decoded to see whether it can be passed through.
+TRIED = 8
 CHUNK = Size(512, 512)
 
 
@@ -189,13 +194,24 @@ def passes_through(slide: Slide, settings: PyramidSettings) -> bool:
 
     Then each level the slide stores this way is copied byte by byte, and levels that are made are JPEG too.
     """
-    return settings.ngff == "0.5" and not settings.portable and _is_passable(slide.stored(0))
+    if settings.ngff != "0.5" or settings.portable:
+        return False
+    stored = slide.stored(0)
+    return _is_passable(stored) and _decodes(slide, stored)
 
 
-def _is_passable(stored: StoredLevel | None) -> bool:
+def _is_passable(stored: StoredLevel | None) -> TypeGuard[StoredLevel]:
     if stored is None or stored.codec != "jpeg":
         return False
     return all(LEAST_TILE <= side <= LARGEST_TILE for side in stored.tile.shape)
+
+
+def _decodes(slide: Slide, stored: StoredLevel) -> bool:
+    """Whether any of a few tiles over the slide decodes without a fault: what some writers' tiles all have
+    would be a fault of each copy."""
+    held = np.argwhere(stored.counts)
+    tried = [(int(row), int(column)) for row, column in held[:: max(1, len(held) // TRIED)]]
+    return any(decode(stored, data) is not None for data in slide.fetch(0, tried))
 
 
 def _laid_out(

@@ -21,7 +21,8 @@ from coverslip.wsi.geometry import Box
 
 # In the index of a shard: a chunk that is not there.
 ABSENT = np.iinfo(np.uint64).max
-BUFFER = 1 << 20
+# Chunks are gathered to this and written at once; more would no longer lie in the processor's cache.
+BUFFER = 1 << 17
 
 
 class Chunks(Protocol):
