@@ -30,7 +30,7 @@ from coverslip.wsi.registry import reader_named, readers
 from coverslip.wsi.resample import reduce, resample
 from coverslip.wsi.source import Source, locate
 from coverslip.wsi.stored import StoredLevel, StoresTiles
-from coverslip.wsi.tiles import Place, fetch, read_box
+from coverslip.wsi.tiles import Place, fetch, is_worth_it, read_box
 
 # No scanner's image has more pixels a side than some 300,000; an index may claim any number.
 LARGEST_SIDE = 1 << 22
@@ -248,11 +248,11 @@ class Slide:
     def _read_stored(self, level: int, box: Box) -> Raw | None:
         """What the stored tiles decode to, which is what the reader shows: three to five times as fast.
 
-        None where it is not known, and where any tile is absent or corrupt: what stands for that is the
-        reader's to say.
+        None where it is not known or would take longer, and where any tile is absent or corrupt: what stands
+        for that is the reader's to say.
         """
         stored = self._stored(level)
-        if stored is None:
+        if stored is None or not is_worth_it(stored, box):
             return None
         rgb = read_box(stored, self._files.of(stored.path), box)
         return None if rgb is None else Raw(rgb)
