@@ -106,6 +106,19 @@ class PyramidPlan:
         return self.levels[0].coding == "tiles"
 
     @property
+    def text(self) -> str:
+        """How the pixels are stored, what decided it, and who can open them: plain words."""
+        if self.passes:
+            return (
+                "JPEG tiles copied as the slide stores them, read by napari and zarr-python where Coverslip "
+                "is installed (other programs: portable)"
+            )
+        if self.settings.ngff == "0.4":
+            return "lossless (blosc), read by QuPath and whatever reads OME-Zarr 0.4"
+        why = "as asked" if self.settings.portable else "the slide stores no plain grid of JPEG tiles"
+        return f"lossless (zstd; {why}), read by whatever reads OME-Zarr 0.5"
+
+    @property
     def fill_value(self) -> int:
         """What a chunk that was left out is read as: one number for all channels.
 

@@ -37,7 +37,12 @@ if TYPE_CHECKING:
     type=click.Choice(["0.5", "0.4"]),
     default="0.5",
     show_default=True,
-    help="0.4 is what QuPath reads.",
+    help="0.4 is what QuPath reads; it is always lossless.",
+)
+@click.option(
+    "--portable",
+    is_flag=True,
+    help="Lossless zstd, which every program for OME-Zarr 0.5 opens, instead of the slide's own JPEG tiles.",
 )
 @click.option("--halvings", is_flag=True, help="Every factor of two, instead of the slide's stored levels.")
 @click.option(
@@ -45,7 +50,7 @@ if TYPE_CHECKING:
     type=click.Choice(["512", "1024"]),
     default="512",
     show_default=True,
-    help="Side of a chunk, pixels.",
+    help="Side of a lossless chunk, about, in pixels: a whole number of stored tiles.",
 )
 @click.option("--workers", type=click.IntRange(min=1), help="Threads; by default one per core.")
 @overwrite_option
@@ -55,6 +60,7 @@ def command(
     slides_csv: Path | None,
     slide_mpp: float | None,
     ngff: str,
+    portable: bool,
     halvings: bool,
     chunk: str,
     workers: int | None,
@@ -62,9 +68,13 @@ def command(
 ) -> int:
     """Slides to OME-Zarr pyramids.
 
+    Where a slide stores JPEG tiles they are copied as they are: in a second, without loss, no larger than the
+    slide. napari and zarr-python read them where Coverslip is installed; --portable and --ngff 0.4 write what
+    other programs read.
+
     OUTPUT ending in .zarr is the store itself, for one slide; else a folder that gets one store per slide.
     """
-    settings = _settings(ngff, halvings, int(chunk))
+    settings = _settings(ngff, portable, halvings, int(chunk))
 
     def one(slide: Slide, id: str) -> None:
         if output.suffix != ".zarr":
@@ -96,10 +106,12 @@ def _check_targets(output: Path, overwrite: bool, ids: Sequence[str]) -> None:
         )
 
 
-def _settings(ngff: str, halvings: bool, chunk: int) -> PyramidSettings:
+def _settings(ngff: str, portable: bool, halvings: bool, chunk: int) -> PyramidSettings:
     from coverslip.tiling.pyramid import PyramidSettings
 
-    return PyramidSettings(chunk=chunk, ngff="0.4" if ngff == "0.4" else "0.5", halvings=halvings)
+    return PyramidSettings(
+        chunk=chunk, ngff="0.4" if ngff == "0.4" else "0.5", halvings=halvings, portable=portable
+    )
 
 
 def _convert(slide: Slide, target: Path, settings: PyramidSettings, workers: int, overwrite: bool) -> None:
@@ -125,7 +137,7 @@ def _convert(slide: Slide, target: Path, settings: PyramidSettings, workers: int
             progress=lambda pixels, total: bar.update(task, completed=pixels, total=total),
         )
     levels = ", ".join(f"{level.size.width}×{level.size.height}" for level in done.plan.levels)
-    click.echo(f"{done.path}: OME-Zarr {settings.ngff}, levels {levels}")
+    click.echo(f"{done.path}: OME-Zarr {settings.ngff}, levels {levels}; {done.plan.text}")
     if done.damaged[0]:
         click.echo(
             f"{slide.name}: {done.damaged_fraction:.2%} of level 0 is missing or corrupt, shown as background"

@@ -50,6 +50,11 @@ if TYPE_CHECKING:
     help="Damaged share above which a slide fails.",
 )
 @click.option("--seed", type=int, default=0, show_default=True, help="For whatever draws at random.")
+@click.option(
+    "--portable",
+    is_flag=True,
+    help="Write pyramids losslessly, for every program; otherwise with the slides' own JPEG tiles.",
+)
 @click.option("--exact", is_flag=True, help="Decode stored tiles in full; otherwise within 40 dB of that.")
 @click.option(
     "--workers",
@@ -69,6 +74,7 @@ def command(
     slide_mpp: float | None,
     max_damage: float,
     seed: int,
+    portable: bool,
     exact: bool,
     workers: int | None,
     scheduler: str | None,
@@ -80,12 +86,14 @@ def command(
     A run that was stopped continues when the same command is given again. Bad slides are listed at the
     end and in OUTPUT/failures.json; the exit code is then 3.
     """
+    from coverslip.tiling.pyramid import PyramidSettings
     from coverslip.workflows.job import RunSettings
     from coverslip.workflows.progress import watcher
     from coverslip.workflows.run import execute, plan_run
 
     out = console()
-    settings = RunSettings(max_damage=max_damage, seed=seed)
+    pyramid = PyramidSettings(portable=portable)
+    settings = RunSettings(max_damage=max_damage, seed=seed, pyramid=pyramid)
     plan = plan_run(
         paths, output, _workflow(workflow, model, site, exact=exact), settings, slides_csv, slide_mpp
     )
