@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import pickle
 from concurrent.futures import ThreadPoolExecutor
+from math import ceil
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ import pytest
 from coverslip.errors import NotBrightfieldError, RequestError
 from coverslip.wsi import Box, Facts, Reader, Size, Slide
 from coverslip.wsi.pixels import Raw
+from coverslip.wsi.tiles import decode
 
 BOXES_PER_LEVEL = 12
 
@@ -32,6 +34,7 @@ def check_reader(slide: Slide) -> None:
         return
     for level in range(len(slide.levels)):
         check_pixels(slide, level)
+        check_stored(slide, level)
     check_arrays_are_not_kept(slide)
     check_threads(slide)
     check_associated(slide)
@@ -114,6 +117,27 @@ def check_pixels(slide: Slide, level: int) -> None:
         at = inner.within(outer)
         assert (whole.rgb[at] == part.rgb).all()
         assert (whole.valid[at] == part.valid).all()
+
+
+def check_stored(slide: Slide, level: int) -> None:
+    """Where it says how its tiles are stored, they decode to what it reads."""
+    stored = slide.stored(level)
+    if stored is None:
+        return
+    size, tile = slide.levels[level].size, stored.tile
+    assert stored.size == size
+    assert stored.offsets.dtype == stored.counts.dtype == np.int64
+    assert stored.offsets.shape == stored.counts.shape
+    assert stored.counts.shape == (ceil(size.height / tile.height), ceil(size.width / tile.width))
+    assert min(stored.offsets.min(), stored.counts.min()) >= 0
+    for row, column in [(0, 0), (stored.counts.shape[0] - 1, stored.counts.shape[1] - 1)]:
+        pixels = decode(stored, slide.fetch(level, [(row, column)])[0])
+        box = Box(column * tile.width, row * tile.height, tile.width, tile.height)
+        part = box.clip(size)
+        assert part is not None
+        if pixels is not None and slide.levels[level].downsample == 1.0:
+            raw = slide._reader.read(level, part)
+            assert (raw.rgb == pixels[part.within(box)]).all()
 
 
 def check_arrays_are_not_kept(slide: Slide) -> None:

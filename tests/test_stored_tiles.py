@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import shutil
 import struct
 from collections.abc import Callable
 from io import BytesIO
@@ -286,6 +287,53 @@ def test_a_damaged_tile_costs_what_it_costs_through_the_reader(tmp_path, change,
     with open_slide(path, reader=reader) as slide:
         assert slide.stored(0) is not None
         check_against_reader(slide)
+
+
+def with_byte(at: int, value: int) -> Callable[[bytes], bytes]:
+    return lambda data: data[:at] + bytes([value]) + data[at + 1 :]
+
+
+WAVELETS: dict[str, Callable[[bytes], bytes]] = {
+    "garbage": lambda data: b"\xa5" * len(data),
+    "cut off": cut_off,
+    "cut off near its end": lambda data: data[:-300],
+    "cut off in its header": lambda data: data[:60],
+    "noise inside": lambda data: data[:3000] + bytes(range(256)) * 4 + data[4024:],
+    "wider": with_byte(10, 2),
+    "huge": with_byte(8, 0x7F),
+    "offset": with_byte(19, 8),
+    "12 bits": with_byte(42, 11),
+    "signed": with_byte(42, 0x87),
+    "subsampled": with_byte(46, 2),
+    "four samples": with_byte(41, 4),
+    "a JPEG": lambda _: encoded(SMALL),
+}
+
+
+@pytest.mark.parametrize("reader", ["openslide", "tiffslide"])
+@pytest.mark.parametrize("change", WAVELETS)
+def test_a_damaged_jpeg_2000_tile_costs_what_it_costs_through_the_reader(shared, tmp_path, change, reader):
+    path = tmp_path / "a.svs"
+    shutil.copy(shared / "wsi/derived/cmu1_jp2k_nompp.svs", path)
+    replace_tile(path, 5, WAVELETS[change])
+    with open_slide(path, reader=reader) as slide:
+        assert slide.stored(0) is not None
+        box = Box(200, 200, 400, 400)
+        one, two = slide.read(0, box), by_reader(slide, 0, box)
+        assert (one.rgb == two.rgb).all()
+        assert (one.valid == two.valid).all()
+        assert (one.damaged == two.damaged).all()
+
+
+def test_aperios_ycbcr_jpeg_2000_is_left_to_the_reader(shared, tmp_path):
+    """The tag alone says which colours the samples are of."""
+    path = tmp_path / "a.svs"
+    shutil.copy(shared / "wsi/derived/cmu1_jp2k_nompp.svs", path)
+    with tifffile.TiffFile(path, mode="r+") as tiff:
+        for page in tiff.pages:
+            if page.compression == 33005:
+                page.aspage().tags["Compression"].overwrite(33003)
+    check_parity(path, "rr")
 
 
 @pytest.mark.parametrize("how", [zero_tiles, corrupt_tiles], ids=["sparse", "corrupt"])
