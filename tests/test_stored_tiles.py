@@ -15,6 +15,7 @@ import openslide
 import pydicom
 import pytest
 import tifffile
+from contract import check_reader
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -116,6 +117,12 @@ def test_real_slides_show_what_openslide_shows(shared, file, expected):
 def test_slides_of_every_kind_show_what_openslide_shows(tmp_path, name):
     write, expected = MADE[name]
     check_parity(write(tmp_path), expected)
+
+
+@pytest.mark.parametrize("name", ["philips", "ndpi-422", "ventana-tiff", "bif", "scn", "dicom-extended"])
+def test_readers_keep_the_contract_with_slides_of_every_scanner(tmp_path, name):
+    with open_slide(MADE[name][0](tmp_path)) as slide:
+        check_reader(slide)
 
 
 def test_frames_in_several_fragments_are_left_to_the_reader(tmp_path):
