@@ -16,8 +16,8 @@ from coverslip.wsi.jpeg_codec import JpegCodec
 Encode = Callable[[NDArray[np.uint8]], bytes | None]
 # Levels above 1 cost several times the time and make H&E no smaller.
 ZSTD_LEVEL = 1
-# Quality and subsampling of levels that are made, which scanners take too (Aperio's levels: 70, 4:2:0).
-MADE = JpegCodec("ycbcr", level=80, subsampling="420")
+# Of levels that are made: finer than scanners' own 70 to 80, since it is the second loss; colour as theirs.
+MADE = JpegCodec("ycbcr", level=90, subsampling="420")
 
 
 def zstd() -> numcodecs.Zstd:
