@@ -438,6 +438,22 @@ def test_zarr_python_writes_and_reads_with_the_codec(tmp_path: Path):
     assert psnr(np.asarray(again[:]), rgb) > 35
 
 
+NOT_INSTALLED = """
+import sys
+import zarr.registry
+getattr(zarr.registry, "__codec_registries").pop("imagecodecs_jpeg")
+from coverslip.wsi import Box, open_slide
+with open_slide(sys.argv[1]) as slide:
+    print(slide.read(0, Box(100, 100, 50, 50)).valid.all())
+"""
+
+
+def test_coverslip_reads_its_stores_where_its_entry_points_are_not_seen(tmp_path: Path):
+    out = made(ycbcr(tmp_path / "s.tif"), tmp_path / "s.ome.zarr").path
+    command = [sys.executable, "-c", NOT_INSTALLED, out]
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "True\n"
+
+
 @pytest.mark.parametrize(
     "wrong",
     [

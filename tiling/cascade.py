@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import product
 from typing import Protocol
 
 import cv2
@@ -25,6 +26,7 @@ from coverslip.tiling.passthrough import Inspector, chunk_of, plain_tile
 from coverslip.tiling.pyramid import PyramidLevel, PyramidPlan
 from coverslip.tiling.shard import Chunks, open_chunks
 from coverslip.wsi.geometry import Box, Size
+from coverslip.wsi.jpeg_codec import make_known
 from coverslip.wsi.pixels import Pixels
 from coverslip.wsi.slide import Slide
 from coverslip.wsi.stored import StoredLevel
@@ -322,17 +324,19 @@ def _decoded(
     """A chunk of whole stored tiles, on the canvas; what stands for one that cannot be had is the slide's to
     say.
     """
-    rgb, damaged = canvas[: box.height, : box.width], 0
-    for part in grid(box, stored.tile):
-        found = data[part.y // stored.tile.height, part.x // stored.tile.width]
-        pixels = decode(stored, found)
+    wide, high, damaged = stored.tile.width, stored.tile.height, 0
+    rows, columns = stored.under(box)
+    for row, column in product(rows, columns):
+        pixels = decode(stored, data[row, column])
+        x, y = column * wide - box.x, row * high - box.y
         if pixels is None:
+            part = Box(column * wide, row * high, wide, high).intersect(box)
+            assert part is not None
             shown = slide.read(number, part)
-            rgb[part.within(box)] = shown.rgb
+            pixels = shown.rgb
             damaged += int(np.count_nonzero(shown.damaged))
-        else:
-            rgb[part.within(box)] = pixels[: part.height, : part.width]
-    return rgb, damaged
+        canvas[y : y + pixels.shape[0], x : x + pixels.shape[1]] = pixels
+    return canvas[: box.height, : box.width], damaged
 
 
 class _Blocks:
@@ -362,4 +366,5 @@ def _made_from_store(above: zarr.Array, size: Size, box: Box) -> tuple[Rgb, int]
 
 
 def _open(store: str, number: int) -> zarr.Array:
+    make_known()
     return zarr.open_array(store, path=str(number), mode="r")

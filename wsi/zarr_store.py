@@ -25,6 +25,7 @@ from zarr.storage import FsspecStore, LocalStore, WrapperStore
 
 from coverslip.errors import UnreadableSlideError, UnsupportedSlideError
 from coverslip.wsi.geometry import Box
+from coverslip.wsi.jpeg_codec import make_known
 from coverslip.wsi.ngff import CONVERT, COPY_AGAIN, Image, demand, parse_image
 from coverslip.wsi.source import Source
 
@@ -117,6 +118,7 @@ def _store(source: Source) -> Store:
 def _open_group(source: Source, path: str) -> zarr.Group:
     """A group of the store. Consolidated metadata are a copy that may be stale, and are not read."""
     _check_metadata_size(source, path)
+    make_known()
     try:
         return zarr.open_group(_store(source), path=path, mode="r", use_consolidated=False)
     except METADATA_ERRORS as error:
