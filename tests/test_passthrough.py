@@ -178,6 +178,18 @@ def test_our_reader_reads_what_the_slide_shows(tmp_path: Path, make: RGB, settin
     assert not ours.damaged.any()
 
 
+def test_a_slide_at_a_url_gives_the_same_store(tmp_path: Path):
+    import fsspec
+
+    path = ycbcr(tmp_path / "s.tif")
+    fsspec.filesystem("memory").pipe("/pass/s.tif", path.read_bytes())
+    here = made(path, tmp_path / "a.ome.zarr").path
+    with open_slide("memory://pass/s.tif") as slide:
+        there = convert(slide, tmp_path / "b.ome.zarr", PASSING)
+    assert there.plan.passes
+    assert list(chunks(here, 0)) == list(chunks(there.path, 0))
+
+
 def test_factors_of_four_are_kept_and_halvings_fill_them(tmp_path: Path):
     with open_slide(svs(tmp_path / "s.svs")) as slide:
         stored, every = plan_pyramid(slide, PASSING), plan_pyramid(slide, HALVED)
