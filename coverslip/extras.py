@@ -12,6 +12,7 @@ EXTRA_OF = {
     "torchvision": "torch",
     "timm": "torch",
     "safetensors": "torch",
+    "openvino": "openvino",
     "napari": "napari",
     "qtpy": "napari",
     "wsidicom": "dicom",

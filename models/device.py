@@ -16,9 +16,11 @@ Precision = Literal["float32", "float16", "bfloat16"]
 
 @dataclass(frozen=True, slots=True)
 class Compute:
-    """For provenance. `threads`: of one operation on a CPU; `batch`: tiles computed at once."""
+    """For provenance. `runtime`: the library that computed, and its version. `threads`: of one operation on a
+    CPU, or with OpenVINO of one call; `batch`: tiles computed at once."""
 
     device: str
+    runtime: str
     hardware: str
     precision: Precision
     threads: int
@@ -64,6 +66,7 @@ def describe(device: torch.device, precision: Precision, threads: int, batch: in
     hardware = torch.cuda.get_device_name(device) if cuda else torch.backends.cpu.get_cpu_capability()
     return Compute(
         device=str(device),
+        runtime=f"torch {torch.__version__}",
         hardware=hardware,
         precision=precision,
         threads=threads,

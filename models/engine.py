@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,17 +13,19 @@ from numpy.typing import NDArray
 from coverslip.errors import ModelUnavailableError, RequestError
 from coverslip.extras import require
 from coverslip.models.calibration import feature_distance
-from coverslip.models.device import Compute, choose_device, choose_precision, describe
+from coverslip.models.cuda import Cuda
+from coverslip.models.device import Compute, choose_device
 from coverslip.models.document import Normalisation
-from coverslip.models.network import build_network, features_and_logits, normalise
+from coverslip.models.network import features_and_logits, load_network, normalise
+from coverslip.models.openvino import OpenVino, TranslationError
 from coverslip.models.package import WEIGHTS, ModelPackage
+from coverslip.models.runtime import Figures, Runtime, overlapped
+from coverslip.models.torch_cpu import TorchCpu
 
 if TYPE_CHECKING:
     import torch
 
-# Enough to fill the device; more only costs memory (a float32 tile of 224 px is 0.6 MB, its features ten).
-CPU_BATCH = 8
-CUDA_BATCH = 256
+RuntimeName: TypeAlias = Literal["auto", "torch", "openvino"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -41,9 +43,9 @@ class Outputs:
 class Engine:
     """A package's network on a device, ready; nothing in it changes after construction.
 
-    Share one engine between all threads of a process: evaluation only reads the weights, so concurrent
-    calls give what calls in turn give, and the weights are in memory once. On a CPU pass `threads=1` when
-    several worker threads call it. It is not sent between processes: build one in each.
+    Share one engine between all threads of a process: a call only reads the weights, so concurrent calls
+    give what calls in turn give, and the weights are in memory once. On a CPU pass `threads=1` when several
+    worker threads call it. It is not sent between processes: build one in each.
 
     The same batch gives the same bytes on the same machine with the same settings; how tiles are grouped
     into batches may change the last bits.
@@ -55,26 +57,21 @@ class Engine:
         device: str = "auto",
         threads: int | None = None,
         batch: int | None = None,
+        runtime: RuntimeName = "auto",
     ):
-        """`threads`: of one operation on a CPU, None leaves torch's figure alone; torch keeps one figure per
-        calling thread, which a call sets. `batch`: tiles that are float at one time.
+        """`threads`: cores that one call uses on a CPU, None leaves torch's figure; torch keeps one figure
+        per calling thread, which a call sets. `batch`: tiles that are float at one time. `runtime`: what
+        computes; "auto" is OpenVINO on a CPU when its extra is installed and can do this network, else torch.
 
-        Raises ModelUnavailableError when the weights do not fit the architecture or changed on disk,
+        Raises ModelUnavailableError when the weights do not fit the architecture or changed on disk, or the
+        network cannot be had in the runtime asked for, MissingExtraError when that is not installed,
         RequestError for a device that is not here.
         """
-        torch = require("torch")
         if min(threads or 1, batch or 1) < 1:
             raise RequestError("threads and batch", "are below 1", "give at least 1, or None")
         self.package = package
-        self._device = choose_device(device)
-        self._threads = threads
-        self._batch = batch or (CUDA_BATCH if self._device.type == "cuda" else CPU_BATCH)
-        precision = choose_precision(self._device)
-        self._autocast_to = None if precision == "float32" else getattr(torch, precision)
-        self._network = _load(package).to(self._device)
-        self.compute: Compute = describe(
-            self._device, precision, threads or torch.get_num_threads(), self._batch
-        )
+        self._runtime = choose_runtime(package, choose_device(device), threads, batch, runtime)
+        self.compute: Compute = self._runtime.compute
 
     def predict(self, tiles: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Probabilities (n, classes), rows sum to 1, of RGB tiles uint8 (n, size, size, 3).
@@ -84,17 +81,54 @@ class Engine:
         return self.examine(tiles).probabilities
 
     def run(self, batches: Iterable[NDArray[np.uint8]]) -> Iterator[NDArray[np.float32]]:
-        """`predict` for each batch, in order, as they come; one batch is held at a time."""
-        return map(self.predict, batches)
+        """`predict` for each batch, in order, as they come."""
+        return (outputs.probabilities for outputs in self.examine_each(batches))
 
     def examine(self, tiles: NDArray[np.uint8]) -> Outputs:
         """As `predict`, with each tile's distance from the training tiles."""
-        self._check(tiles)
-        self._set_threads()
+        return next(self.examine_each([tiles]))
+
+    def examine_each(self, batches: Iterable[NDArray[np.uint8]]) -> Iterator[Outputs]:
+        """`examine` for each batch, in order, as they come.
+
+        On a CUDA device, and with several threads in OpenVINO, the next batch is drawn and begun before this
+        one has ended, so that nothing waits for it, and no more ahead than is computed at once. An array may
+        be filled anew as soon as the next one is asked for.
+        """
+        parts: list[Figures] = []
+        chunks = overlapped(self._chunks(batches), self._begin, self._finish, self._runtime.ahead)
+        for figures, last in chunks:
+            parts.append(figures)
+            if last:
+                features, logits = (np.concatenate(part) for part in zip(*parts, strict=True))
+                parts.clear()
+                yield self._outputs(features, logits)
+
+    def _chunks(self, batches: Iterable[NDArray[np.uint8]]) -> Iterator[tuple[NDArray[np.uint8], bool]]:
+        """Pieces of what the runtime takes at once, and whether each is the last of its batch."""
+        step = self._runtime.chunk
+        for tiles in batches:
+            self._check(tiles)
+            for start in range(0, max(len(tiles), 1), step):
+                yield tiles[start : start + step], start + step >= len(tiles)
+
+    def _begin(self, chunk: tuple[NDArray[np.uint8], bool]) -> tuple[Callable[[], Figures], bool]:
+        tiles, last = chunk
+        return (self._runtime.begin(tiles) if len(tiles) else self._nothing), last
+
+    @staticmethod
+    def _finish(begun: tuple[Callable[[], Figures], bool]) -> tuple[Figures, bool]:
+        return begun[0](), begun[1]
+
+    def _nothing(self) -> Figures:
+        document = self.package.document
+        width = len(document.out_of_distribution.mean) if document.out_of_distribution else 0
+        return np.zeros((0, width), np.float32), np.zeros((0, len(document.classes)), np.float32)
+
+    def _outputs(self, features: NDArray[np.float32], logits: NDArray[np.float32]) -> Outputs:
         known = self.package.document.out_of_distribution
         calibration = self.package.document.calibration
         temperature = calibration.temperature if calibration else 1.0
-        features, logits = self._evaluate(tiles)
         scaled = logits / np.float32(temperature)
         scaled -= scaled.max(axis=1, keepdims=True, initial=-np.inf)
         odds = np.exp(scaled)
@@ -102,15 +136,6 @@ class Engine:
         if known:
             distance = feature_distance(features, np.asarray(known.mean), np.asarray(known.std))
         return Outputs(odds / odds.sum(axis=1, keepdims=True), distance)
-
-    def _evaluate(self, tiles: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        with self._autocast():
-            return evaluate(self._network, tiles, self.package.document.normalisation, self._batch)
-
-    def _autocast(self) -> AbstractContextManager:
-        if self._autocast_to is None:
-            return nullcontext()
-        return require("torch").autocast(self._device.type, dtype=self._autocast_to)
 
     def _check(self, tiles: NDArray[np.uint8]) -> None:
         size = self.package.document.tile.size
@@ -121,10 +146,25 @@ class Engine:
                 f"give uint8 (n, {size}, {size}, 3)",
             )
 
-    def _set_threads(self) -> None:
-        torch = require("torch")
-        if self._threads and torch.get_num_threads() != self._threads:
-            torch.set_num_threads(self._threads)
+
+def choose_runtime(
+    package: ModelPackage, device: torch.device, threads: int | None, batch: int | None, wanted: RuntimeName
+) -> Runtime:
+    """The package's network in the runtime that the device and the request ask for; see `Engine`."""
+    if wanted not in ("auto", "torch", "openvino"):
+        raise RequestError(f"runtime {wanted}", "is not known", "say auto, torch or openvino")
+    size, normalisation = package.document.tile.size, package.document.normalisation
+    if device.type == "cuda":
+        if wanted == "openvino":
+            raise RequestError("runtime openvino", f"does not run on {device}", "say device cpu")
+        return Cuda(_load(package), size, normalisation, device, batch)
+    if wanted == "openvino" or (wanted == "auto" and find_spec("openvino") is not None):
+        try:
+            return OpenVino(_load(package), size, normalisation, threads, batch)
+        except TranslationError:
+            if wanted == "openvino":
+                raise
+    return TorchCpu(_load(package), size, normalisation, threads, batch)
 
 
 def evaluate(
@@ -150,13 +190,13 @@ def evaluate(
 def _load(package: ModelPackage) -> torch.nn.Module:
     """The network with the package's weights, every name and shape of which must match."""
     from_bytes, problem = require("safetensors.torch").load, require("safetensors").SafetensorError
-    network = build_network(package.document.architecture, len(package.document.classes))
+    document = package.document
     try:
-        network.load_state_dict(from_bytes(package.read_weights()), strict=True)
+        weights = from_bytes(package.read_weights())
+        return load_network(document.architecture, len(document.classes), weights)
     except (RuntimeError, problem) as error:
         raise ModelUnavailableError(
             str(package.folder / WEIGHTS),
-            f"does not fit {package.document.architecture.name} ({error})",
+            f"does not fit {document.architecture.name} ({error})",
             "make the package again with the same timm version",
         ) from error
-    return network.eval().requires_grad_(False)

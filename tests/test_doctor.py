@@ -14,7 +14,7 @@ from coverslip.workflows.doctor import Check, diagnose, render
 
 ROOT = Path(__file__).resolve().parents[1]
 REQUIRED = ["Python", "OpenSlide", "codecs", "Zarr", "Dask", "disk", "memory"]
-OPTIONAL = ["torch", "timm", "napari", "DICOM"]
+OPTIONAL = ["torch", "timm", "OpenVINO", "napari", "DICOM"]
 
 
 @pytest.mark.slow
@@ -39,7 +39,13 @@ def test_a_required_part_that_cannot_be_imported_is_a_fault(monkeypatch, module,
 
 @pytest.mark.parametrize(
     ("module", "extra"),
-    [("torch", "torch"), ("timm", "torch"), ("napari", "napari"), ("wsidicom", "dicom")],
+    [
+        ("torch", "torch"),
+        ("timm", "torch"),
+        ("openvino", "openvino"),
+        ("napari", "napari"),
+        ("wsidicom", "dicom"),
+    ],
 )
 def test_a_missing_extra_is_absent_and_says_how_to_get_it(monkeypatch, module, extra):
     monkeypatch.setitem(sys.modules, module, None)

@@ -20,6 +20,7 @@ import psutil
 
 from coverslip.errors import CoverslipError, MissingExtraError
 from coverslip.extras import require
+from coverslip.models.openvino import import_openvino
 from coverslip.ruo import RUO
 
 State = Literal["ok", "absent", "fault"]
@@ -108,6 +109,7 @@ def _optional_checks() -> list[Check]:
     return [
         _check("torch", _torch, _reinstall("torch torchvision"), "torch"),
         _check("timm", _timm, _reinstall("timm torch torchvision"), "timm"),
+        _check("OpenVINO", _openvino, _reinstall("openvino"), "openvino"),
         _napari(),
         _check("DICOM", _wsidicom, _reinstall("wsidicom pydicom"), "wsidicom"),
     ]
@@ -267,6 +269,17 @@ def _timm() -> str:
     timm = require("timm")
     timm.create_model("resnet10t", pretrained=False)
     return f"timm {version('timm')}"
+
+
+def _openvino() -> str:
+    """Add two numbers on the device that models would use."""
+    openvino = import_openvino()
+    number = openvino.opset13.parameter([1], np.float32)
+    model = openvino.Model([openvino.opset13.add(number, number)], [number])
+    (total,) = openvino.Core().compile_model(model, "CPU")([np.ones(1, np.float32)]).values()
+    if total.item() != 2:
+        raise CoverslipError("OpenVINO", f"1 + 1 gave {total.item()}", _reinstall("openvino"))
+    return f"OpenVINO {version('openvino')} on the CPU, in place of torch"
 
 
 def _wsidicom() -> str:
