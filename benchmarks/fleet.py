@@ -25,9 +25,9 @@ from statistics import NormalDist, mean, median
 
 from benchmarks import slides
 from benchmarks.process import ONE_THREAD, python, run
-from benchmarks.report import processor
+from benchmarks.report import processor, put
 from coverslip.workflows.batch import AHEAD, FEW_TASKS, PER_PLACE, TO_BEGIN, TO_FINISH
-from coverslip.workflows.steps import shares_of
+from coverslip.workflows.steps import per_task
 from coverslip.workflows.workflow import Grid
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -96,6 +96,16 @@ def folder(slides: int) -> list[int]:
     return sorted((min(LARGEST_TILES, max(1, number)) for number in tiles), reverse=True)
 
 
+def shares(tiles: int) -> list[int]:
+    """Tiles that each task of a slide scores.
+
+    >>> shares(300)
+    [128, 128, 44]
+    """
+    share = per_task(tiles, SHARD)
+    return [min(share, tiles - start) for start in range(0, tiles, share)]
+
+
 class Simulation:
     """The batch and its workers; `run` plays it to the end."""
 
@@ -140,8 +150,8 @@ class Simulation:
         priority = PER_PLACE * slide.place
         if kind == "begin" and self._tasks(slide.tiles) > FEW_TASKS:
             slide.left = self._tasks(slide.tiles)
-            for rows in shares_of(slide.tiles, SHARD):
-                self._give(priority, len(rows) * self._costs.tile, "work", slide)
+            for tiles in shares(slide.tiles):
+                self._give(priority, tiles * self._costs.tile, "work", slide)
             for _ in range(self._copies(slide.tiles)):
                 self._give(priority, self._costs.copy, "work", slide)
         elif kind == "work":
@@ -150,7 +160,7 @@ class Simulation:
                 self._give(TO_FINISH, self._costs.finish.at(slide.tiles), "finish", slide)
 
     def _tasks(self, tiles: int) -> int:
-        return len(shares_of(tiles, SHARD)) + self._copies(tiles)
+        return len(shares(tiles)) + self._copies(tiles)
 
     def _copies(self, tiles: int) -> int:
         return max(1, round(tiles / self._costs.tiles_per_copy))
@@ -246,6 +256,22 @@ def say(title: str, found: Sequence[Fleet]) -> None:
         print(f"below {efficiency:.0%}: " + (f"{at} workers" if at else f"never up to {found[-1].workers}"))
 
 
+HEADING = (
+    "| workers | {} | slides/h | efficiency | client + scheduler busy | read MB/s |",
+    "|---|---|---|---|---|---|",
+)
+
+
+def table(played: dict) -> str:
+    """What was played as Markdown."""
+    lines = [
+        f"| {fleet['workers']:,} | {fleet['hours']:.3g} h | {fleet['slides_per_hour']:,.0f} "
+        f"| {fleet['efficiency']:.0%} | {fleet['central_busy']:.0%} | {fleet['read_mb_s']:,.0f} |"
+        for fleet in played["fleets"]
+    ]
+    return "\n".join((HEADING[0].format(played["what"]), HEADING[1], *lines))
+
+
 def play(title: str, folder: Sequence[int], known: Costs) -> dict:
     found = fleets(folder, known, WORKERS)
     say(title, found)
@@ -271,6 +297,8 @@ def main() -> None:
     out = asked.out or (asked.cache / "fleet.json" if asked.quick else ROOT / "docs/fleet.json")
     out.write_text(json.dumps(document, indent=2) + "\n")
     print(f"written to {out}")
+    if not (asked.quick or asked.out):
+        put(ROOT / "docs/scale.md", "fleet", "\n\n".join(map(table, played)))
 
 
 if __name__ == "__main__":

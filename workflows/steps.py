@@ -34,7 +34,9 @@ from coverslip.wsi import Box, Slide, SlideRef
 # Pyramid regions copied by one task: a few seconds of work. Of a slide so large that this would give more
 # than `MOST_TASKS`, a task takes more of them; and so with the plan's shards.
 REGIONS_PER_TASK = 16
-MOST_TASKS = 400
+MOST_TASKS = 128
+# A GPU looks at a shard made for a core in a few hundredths of a second, as long as a task takes to hand out.
+SHARDS_FOR_CUDA = 32
 # Kept by a worker process for its next tasks. A slide is opened again in milliseconds, with 32 MB for
 # OpenSlide's own cache; a layout (10 to 20 MB of a large slide) is read again as fast.
 SLIDES_KEPT = 8
@@ -49,17 +51,26 @@ _LAYOUTS: Kept[Layout] = Kept(LAYOUT_BYTES_KEPT, lambda layout: layout.nbytes)
 class Prepared:
     """What `prepare` found, and all that other workers need of it.
 
-    `started`: UTC, ISO 8601. `digest`: the slide's. `shares`: tasks that score `tiles` between them;
-    `copies`: tasks that copy the pyramid. `done`: the result already stands.
+    `started`: UTC, ISO 8601. `digest`: the slide's. `tiles`: of the plan; `share`: how many of them one task
+    scores, the last fewer; `copies`: tasks that copy the pyramid. `done`: the result already stands.
     """
 
     request: str
     started: str
     digest: str
     tiles: int = 0
-    shares: int = 0
+    share: int = 1
     copies: int = 0
     done: bool = False
+
+    @property
+    def shares(self) -> int:
+        """Tasks that score the tiles between them."""
+        return ceil(self.tiles / self.share)
+
+    def rows(self, number: int) -> range:
+        """Rows of the plan that one of these tasks scores."""
+        return range(number * self.share, min((number + 1) * self.share, self.tiles))
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,32 +87,27 @@ def prepare(job: Job, started: str) -> Prepared:
     request = job.request(slide)
     if is_done(job.home, request):
         return Prepared(request, started, slide.digest, done=True)
-    prepared = Prepared(request, started, slide.digest)
-    if not is_begun(job, request):
-        begin(job, slide, request)
+    begun = begun_with(job, request)
+    share = begin(job, slide, request) if begun is None else begun
+    prepared = Prepared(request, started, slide.digest, share=share)
     tiles = len(layout_of(job, slide, prepared).plan)
-    shares = len(shares_of(tiles, job.workflow.grid.shard))
-    return replace(prepared, tiles=tiles, shares=shares, copies=len(copies_of(job, slide)))
+    return replace(prepared, tiles=tiles, copies=len(copies_of(job, slide)))
 
 
 def per_task(pieces: int, least: int) -> int:
     """How many pieces of a slide's work one task takes: a multiple of `least`, so that there are never more
     than `MOST_TASKS` tasks.
 
-    >>> per_task(3_000, 16), per_task(50_000_000, 512)
-    (16, 125440)
+    >>> per_task(2_000, 16), per_task(50_000_000, 128)
+    (16, 390656)
     """
     return least * max(1, ceil(pieces / (least * MOST_TASKS)))
 
 
-def shares_of(tiles: int, shard: int) -> list[range]:
-    """A plan's rows in the parts that are one task each, whole shards but for the last.
-
-    >>> shares_of(1100, 512)
-    [range(0, 512), range(512, 1024), range(1024, 1100)]
-    """
-    step = per_task(tiles, shard)
-    return [range(start, min(start + step, tiles)) for start in range(0, tiles, step)]
+def shard_of(job: Job) -> int:
+    """Tiles this worker scores at a time: what it holds of them does not grow with a task's share."""
+    on_cuda = job.workflow.device()["device"].startswith("cuda")
+    return job.workflow.grid.shard * (SHARDS_FOR_CUDA if on_cuda else 1)
 
 
 def refuse_unfit(job: Job, slide: Slide) -> None:
@@ -180,16 +186,23 @@ def copies_of(job: Job, slide: Slide) -> list[list[tuple[int, Box]]]:
     return [regions[n : n + step] for n in range(0, len(regions), step)]
 
 
-def is_begun(job: Job, request: str) -> bool:
-    """Whether parts of this very request stand; clears what a killed task left half-written among them."""
-    begun = read_part(job.parts / MARKER, request) is not None
-    if begun:
-        clear_temporaries(job.home)
-    return begun
+def begun_with(job: Job, request: str) -> int | None:
+    """The share that parts of this very request were begun with; None where there are none.
+
+    What a killed task left half-written among them is cleared.
+    """
+    marker = read_part(job.parts / MARKER, request)
+    if marker is None:
+        return None
+    clear_temporaries(job.home)
+    return marker.numbers["share"]
 
 
-def begin(job: Job, slide: Slide, request: str) -> None:
-    """Find tissue and plan, and make the empty pyramid and its labels; what another request left goes."""
+def begin(job: Job, slide: Slide, request: str) -> int:
+    """Find tissue and plan, and make the empty pyramid and its labels; what another request left goes.
+
+    Returns the share: it is kept with the parts, since another worker might choose another.
+    """
     layout = _LAYOUTS.get((job.folder, request), lambda: lay_out(job, slide))
     for left in (job.parts, job.home / RESULT, job.home / STORE):
         discard(left)
@@ -198,12 +211,14 @@ def begin(job: Job, slide: Slide, request: str) -> None:
     painter = Painter.of(job.workflow.canvas, job.store, layout.plan)
     if painter is not None:
         painter.create()
-    write_part(job.parts / MARKER, Part(pa.table({})), request)
+    share = per_task(len(layout.plan), shard_of(job))
+    write_part(job.parts / MARKER, Part(pa.table({}), {"share": share}), request)
+    return share
 
 
 def score(job: Job, prepared: Prepared, number: int) -> Worked:
     """One share of the plan: its rows, its damage, its blocks of the canvas."""
-    rows = shares_of(prepared.tiles, job.workflow.grid.shard)[number]
+    rows = prepared.rows(number)
     path = job.shard_path(number)
     if read_part(path, prepared.request) is None:
         slide = opened(job.ref)
@@ -214,8 +229,8 @@ def score(job: Job, prepared: Prepared, number: int) -> Worked:
 
 
 def _scored(job: Job, slide: Slide, layout: Layout, rows: range) -> Part:
-    """Shard by shard, so that what is held of it at once does not grow with the share."""
-    tables, damaged, shard = [], 0, job.workflow.grid.shard
+    """Shard by shard."""
+    tables, damaged, shard = [], 0, shard_of(job)
     painter = Painter.of(job.workflow.canvas, job.store, layout.plan)
     for start in range(rows.start, rows.stop, shard):
         part = range(start, min(start + shard, rows.stop))

@@ -26,15 +26,15 @@ Rgba = tuple[int, int, int, int]
 
 @dataclass(frozen=True, slots=True)
 class Grid:
-    """Which tiles a workflow looks at. `size`, `overlap`: pixels at `mpp` µm/px; `shard`: tiles per task;
-    `min_tissue`: smallest share of tissue a tile needs. `exact`: decode stored tiles in full, see
-    `coverslip.tiling.route.choose_route`."""
+    """Which tiles a workflow looks at. `size`, `overlap`: pixels at `mpp` µm/px; `shard`: tiles per task on a
+    slide of up to some 16,000, on a CPU; `min_tissue`: smallest share of tissue a tile needs. `exact`: decode
+    stored tiles in full, see `coverslip.tiling.route.choose_route`."""
 
     mpp: float
     size: int
     min_tissue: float
     overlap: int = 0
-    shard: int = 512
+    shard: int = 128
     exact: bool = False
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -140,7 +141,7 @@ def _dry_run(plan: RunPlan, out: Console) -> int:
 
     from coverslip.errors import CoverslipError
     from coverslip.workflows.layout import lay_out
-    from coverslip.workflows.steps import opened, refuse_unfit, shares_of
+    from coverslip.workflows.steps import opened, per_task, refuse_unfit, shard_of
 
     table = Table("slide", "tissue mm²", "tiles", "tasks", box=None, pad_edge=False)
     failures = 0
@@ -150,7 +151,7 @@ def _dry_run(plan: RunPlan, out: Console) -> int:
             refuse_unfit(job, slide)
             layout = lay_out(job, slide)
             tiles = len(layout.plan)
-            tasks = len(shares_of(tiles, job.workflow.grid.shard))
+            tasks = ceil(tiles / per_task(tiles, shard_of(job)))
             table.add_row(job.id, f"{layout.tissue.area_mm2:.2f}", str(tiles), str(tasks))
         except CoverslipError as error:
             failures += 1
