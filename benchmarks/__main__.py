@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import shutil
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from benchmarks import peers, report, slides
 from benchmarks.probes import GROUPS, Probe, Scene
@@ -35,17 +35,14 @@ def arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(words)
 
 
-def scene(asked: argparse.Namespace) -> Scene:
-    """Compose the slides, plan their tiles, write the models."""
+def scene(asked: argparse.Namespace, folder: Path) -> Scene:
+    """Compose the slides, plan their tiles, write the models, these two into `folder`."""
     names: list[str] = [slides.SMALL, slides.MIDDLE, slides.LARGE]
     if asked.slide or asked.quick:
         one = asked.slide or slides.slide(asked.cache / "slides", "tiny")
         paths: dict[str, Path] = dict.fromkeys(names, one.resolve())
     else:
         paths = {name: slides.slide(asked.cache / "slides", name) for name in names}
-    folder = asked.cache / "work"
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
     for path in set(paths.values()):
         slides.warm(path)
     command = python("prepare.py", folder, *sorted(set(paths.values())))
@@ -108,7 +105,9 @@ def write(rows: Sequence[Row], out: Path, versions: dict[str, str]) -> None:
 def main() -> int:
     asked = arguments()
     began = time.monotonic()
-    rows = measure_rows(asked.only or list(ROWS), scene(asked), asked)
+    asked.cache.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=asked.cache, prefix="work-") as folder:
+        rows = measure_rows(asked.only or list(ROWS), scene(asked, Path(folder)), asked)
     print()
     for row in rows:
         print(report.line(row))
@@ -118,7 +117,7 @@ def main() -> int:
     picture = ROOT / "docs/images/benchmarks.png" if whole else out.with_suffix(".png")
     subprocess.run([sys.executable, "-m", "benchmarks.plot", out, picture], check=True, cwd=ROOT)
     if whole:
-        report.put_table(ROOT / "docs/scale.md", rows)
+        report.put(ROOT / "docs/scale.md", "benchmarks", report.table(rows))
     print(f"{time.monotonic() - began:.0f} s; {sum(row.met is False for row in rows)} rows miss their limit")
     return 0
 

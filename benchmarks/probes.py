@@ -6,6 +6,7 @@ import shutil
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 
 from benchmarks import peers
@@ -176,8 +177,12 @@ def pipeline(peer: str) -> Measure:
     return measure
 
 
-def engine(model: str) -> Measure:
+def engine(model: str, extra: str | None = None) -> Measure:
+    """`extra`: the package the row is meant with; the engine takes it of itself where it is there."""
+
     def measure(scene: Scene) -> Sample:
+        if extra and find_spec(extra) is None:
+            raise peers.Absent(f"{extra} is not installed")
         count = max(32, int(FORWARD_TILES * scene.scale))
         return run(python("engine_tiles.py", scene.folder / model, count), one_thread=True)
 
@@ -264,7 +269,12 @@ GROUPS: dict[str, dict[str, Probe]] = {
         _ours("run-ihc", "coverslip run --workflow ihc", MEGAPIXEL, run_ihc, 1),
     ),
     "networks": _group(
-        _ours("engine-efficientnet", "engine, efficientnet_b0, 1 thread", TILE, engine("efficientnet_b0")),
+        _ours(
+            "engine-efficientnet",
+            "engine with OpenVINO, efficientnet_b0, 1 thread",
+            TILE,
+            engine("efficientnet_b0", "openvino"),
+        ),
         _ours("torch-efficientnet", "timm, eager float32, 1 thread", TILE, plain_torch("efficientnet_b0")),
     ),
     "memory": _group(

@@ -12,7 +12,6 @@ from pathlib import Path
 from benchmarks.rows import MB, TIMES, Row, Side
 
 SCHEMA = "coverslip.benchmarks/2"
-BEGIN, END = "<!-- benchmarks -->", "<!-- /benchmarks -->"
 HEADING = (
     "| work | Coverslip | beside | CPU | wall s | peak MB | reached | limit | met |",
     "|---|---|---|---|---|---|---|---|---|",
@@ -68,11 +67,14 @@ def table(rows: Sequence[Row]) -> str:
     return "\n".join((*HEADING, *map(_table_row, rows)))
 
 
-def put_table(page: Path, rows: Sequence[Row]) -> None:
-    """Replace what stands between the markers in a page."""
-    before, _, rest = page.read_text().partition(BEGIN)
-    after = rest.partition(END)[2]
-    page.write_text(f"{before}{BEGIN}\n{table(rows)}\n{END}{after}")
+def put(page: Path, name: str, text: str) -> None:
+    """Replace what stands between the markers of that name in a page, which must be there."""
+    begin, end = f"<!-- {name} -->\n", f"<!-- /{name} -->"
+    before, found, rest = page.read_text().partition(begin)
+    _, ended, after = rest.partition(end)
+    if not (found and ended):
+        raise SystemExit(f"{page} has no {begin.strip()} … {end}")
+    page.write_text(f"{before}{begin}{text}\n{end}{after}")
 
 
 def _table_row(row: Row) -> str:

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from coverslip import RunSettings, SupplySettings, open_slide, supply, tile_classes
+from coverslip.atomic import discard
 from coverslip.workflows import steps
 from coverslip.workflows.clock import now
 from coverslip.workflows.conclude import finish
@@ -34,7 +35,8 @@ def main() -> None:
     # The network is loaded with the first tiles; that is the worker's start, not the task.
     workflow.score(slide, layout.plan, layout.tissue, range(1))
     start_s = time.process_time()
-    steps.discard(job.parts)
+    discard(job.parts)
+    steps.let_go(job, prepared)
     found = {
         "start_s": start_s,
         "prepare_s": spent(lambda: steps.prepare(job, now())),
