@@ -306,6 +306,29 @@ def test_each_stored_tile_is_decoded_once_where_tiles_line_up(jpeg: Slide, monke
     assert len(set(seen)) == len(seen) == 20
 
 
+@given(st.integers(1, 3), st.integers(1, 9), st.integers(0, 1000))
+@settings(max_examples=20, deadline=None)
+def test_strips_stay_narrow_and_tiles_whole_in_whatever_order_a_plan_has(jpeg, widest, batch, seed) -> None:
+    plan = at_mpp(jpeg, 0.5, 60, step=3)
+    order = np.random.default_rng(seed).permutation(len(plan))[:40]
+    plan = replace(plan, x=plan.x[order], y=plan.y[order], tissue=plan.tissue[order])
+    real, wide = strips.Strip, []
+
+    def counted(columns: range, tile: tuple[int, int]) -> strips.Strip:
+        wide.append(len(columns))
+        return real(columns, tile)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "WIDEST", widest)
+        patch.setattr(strips, "Strip", counted)
+        batches = list(supply(jpeg, plan, range(len(plan)), SupplySettings(batch=batch, exact=True)))
+    # Tiles of 120 px at corners no further apart than `widest` of them, over stored tiles of 256.
+    assert max(wide) <= -(-(widest + 1) * 120 // 256) + 1
+    for part in batches:
+        for n, row in enumerate(part.rows):
+            assert np.array_equal(part.pixels[n], read_tile(jpeg, plan, row).rgb)
+
+
 def test_a_plan_for_tiles_over_lost_stored_tiles_says_so_on_both_ways(torn: Slide) -> None:
     plan = at_mpp(torn, 1.0, 100, step=5)
     rows = range(len(plan))

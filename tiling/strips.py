@@ -28,6 +28,11 @@ class Strip:
         self.pixels = np.empty((tile[0], len(columns) * tile[1], 3), np.uint8)
         self.held: set[int] = set()
 
+    def empty(self) -> Strip:
+        """The same memory for another row: fresh memory costs as much as filling it."""
+        self.held.clear()
+        return self
+
     def put(self, column: int, pixels: NDArray[np.uint8]) -> None:
         at = (column - self.columns.start) * self._width
         self.pixels[:, at : at + self._width] = pixels
@@ -74,6 +79,7 @@ class Strips:
         self._columns = columns
         self._tile = stored.tile.height // shrink.factor, stored.tile.width // shrink.factor
         self._strips: dict[int, Strip] = {}
+        self._spare: list[Strip] = []
         self._lost: set[Place] = set()
 
     def under(self, box: Box) -> Iterator[Place]:
@@ -87,7 +93,7 @@ class Strips:
         """Decode what the boxes need, and let go of all rows they do not touch."""
         wanted = sorted({place for box in boxes for place in self.under(box)})
         rows = {row for row, _ in wanted}
-        self._strips = {row: strip for row, strip in self._strips.items() if row in rows}
+        self._spare += [self._strips.pop(row).empty() for row in self._strips.keys() - rows]
         missing = [place for place in wanted if place not in self._lost and not self._has(place)]
         for place, pixels in zip(missing, self._decoded(missing), strict=True):
             if pixels is None:
@@ -101,7 +107,7 @@ class Strips:
 
     def _strip(self, row: int) -> Strip:
         if row not in self._strips:
-            self._strips[row] = Strip(self._columns, self._tile)
+            self._strips[row] = self._spare.pop() if self._spare else Strip(self._columns, self._tile)
         return self._strips[row]
 
     def _decoded(self, places: Sequence[Place]) -> Iterable[NDArray[np.uint8] | None]:

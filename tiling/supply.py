@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -13,13 +13,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coverslip.errors import RequestError
-from coverslip.tiling.plan import TilePlan
+from coverslip.tiling.plan import BLOCK, TilePlan
 from coverslip.tiling.route import WHOLE, Route, choose_route, shrunk
 from coverslip.tiling.strips import Shrink, Strips
 from coverslip.wsi import Box, Field, Mpp, Pixels, Size, Slide
 from coverslip.wsi.levels import pixels_under
 from coverslip.wsi.resample import Window, is_whole, resample_rgb
 from coverslip.wsi.stored import StoredLevel
+
+# Strips are no wider than this many tiles, whatever the slide's width, and are begun anew after so many.
+WIDEST, LONGEST = 2 * BLOCK[0], 2 * BLOCK[0] * BLOCK[1]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -188,9 +191,10 @@ class StoredTiles:
         self._single = ReaderTiles(slide, plan, halo)
         stored = slide.stored(route.level)
         assert stored is not None
-        shrink = Shrink(route.scale, self._mean(rows, stored))
-        self._level = shrunk(slide.levels[route.level], shrink.factor)
-        self._strips = Strips(slide, route.level, shrink, self._columns(rows, stored), pool)
+        self._shrink = Shrink(route.scale, self._mean(rows, stored))
+        self._level = shrunk(slide.levels[route.level], self._shrink.factor)
+        self._stored, self._pool, self._stop = stored, pool, rows.stop
+        self._stretch = range(0)
 
     def _mean(self, rows: range, stored: StoredLevel) -> int:
         """What is left of a whole factor, where averaging stored tiles is averaging the tiles cut from them.
@@ -213,28 +217,46 @@ class StoredTiles:
         )
         return whole if fits else 1
 
-    def _columns(self, rows: range, stored: StoredLevel) -> range:
-        """Of stored tiles, under all tiles that will be asked for."""
+    def _columns(self, rows: range) -> range:
+        """Of stored tiles, under these tiles."""
         part = slice(rows.start, rows.stop)
-        wide = stored.tile.width * self._slide.levels[self._route.level].downsample_x
+        wide = self._stored.tile.width * self._slide.levels[self._route.level].downsample_x
         margin = self._halo * self._plan.mpp / self._slide.mpp.x + 1
         first = int((self._plan.x[part].min() - margin) // wide)
         last = int((self._plan.x[part].max() + self._plan.extent[0] + margin) // wide)
-        return range(max(0, first), min(stored.counts.shape[1], last + 1))
+        return range(max(0, first), min(self._stored.counts.shape[1], last + 1))
 
     def read(self, rows: range) -> TileBatch:
         batch = empty_batch(self._plan, rows, self._halo)
-        fields = [widen(self._plan.field(row), self._slide.mpp, self._halo) for row in rows]
-        places = [pixels_under(field, self._slide.mpp, self._level) for field in fields]
-        inside = [n for n, (box, _) in enumerate(places) if box.clip(self._level.size) == box]
-        self._strips.load(places[n][0] for n in inside)
-        good = [n for n in inside if self._strips.holds(places[n][0])]
-        for n in set(range(len(rows))).difference(good):
-            self._single.put(batch, n, rows[n])
-        self._cut(batch, good, places)
+        row = rows.start
+        while row < rows.stop:
+            if row not in self._stretch:
+                self._begin(row)
+            part = range(row, min(rows.stop, self._stretch.stop))
+            self._fill(batch, row - rows.start, part)
+            row = part.stop
         return batch
 
-    def _cut(self, batch: TileBatch, tiles: Sequence[int], places: Sequence[tuple[Box, Window]]) -> None:
+    def _begin(self, row: int) -> None:
+        """Empty strips for this tile and those after it that lie near."""
+        ahead = self._plan.x[row : min(row + LONGEST, self._stop)]
+        self._stretch = range(row, row + near(ahead, WIDEST * self._plan.extent[0]))
+        columns = self._columns(self._stretch)
+        self._strips = Strips(self._slide, self._route.level, self._shrink, columns, self._pool)
+
+    def _fill(self, batch: TileBatch, first: int, rows: range) -> None:
+        """Tiles `rows` of the plan as tiles `first` and on of the batch."""
+        fields = [widen(self._plan.field(row), self._slide.mpp, self._halo) for row in rows]
+        boxes = [pixels_under(field, self._slide.mpp, self._level) for field in fields]
+        places = dict(enumerate(boxes, first))
+        inside = [n for n, (box, _) in places.items() if box.clip(self._level.size) == box]
+        self._strips.load(places[n][0] for n in inside)
+        good = [n for n in inside if self._strips.holds(places[n][0])]
+        for n in places.keys() - set(good):
+            self._single.put(batch, n, rows[n - first])
+        self._cut(batch, good, places)
+
+    def _cut(self, batch: TileBatch, tiles: Sequence[int], places: Mapping[int, tuple[Box, Window]]) -> None:
         """Whole squares of the batch's size are copied a row of tiles at a time, all others resampled."""
         side = batch.pixels.shape[1]
         at: dict[int, list[int]] = {}
@@ -247,6 +269,16 @@ class StoredTiles:
                 batch.pixels[n] = resample_rgb(self._strips.crop(box), window, size)
         for y, row in at.items():
             self._strips.gather(np.array([places[n][0].x for n in row]), y, side, batch.pixels, row)
+
+
+def near(x: NDArray[np.int64], widest: int) -> int:
+    """How many of these, from the first on, are all within `widest` of each other.
+
+    >>> near(np.array([40, 45, 49, 90, 44]), 10)
+    3
+    """
+    apart = np.maximum.accumulate(x) - np.minimum.accumulate(x) > widest
+    return int(apart.argmax()) if apart.any() else len(x)
 
 
 def read_tile(slide: Slide, plan: TilePlan, row: int, halo: int = 0) -> Pixels:
