@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 import sys
@@ -40,6 +39,8 @@ PEERS = {
             "opencv-python-headless==5.0.0.93",
             "click==8.5.1",
             "lazy-loader==0.6",
+            "pyvips==3.2.0",
+            "pyvips-binary==8.18.7",
         ),
         ("cucim-cu12==26.10.0",),
     ),
@@ -66,29 +67,12 @@ def interpreter(folder: Path, name: str) -> Path:
     return python
 
 
-def vips() -> str:
-    """libvips' command, installed as the system's package where this process may. Raises Absent."""
-    found = shutil.which("vips")
-    if found is None and os.geteuid() == 0 and shutil.which("apt-get"):
-        print("installing libvips-tools", flush=True)
-        subprocess.run(["apt-get", "update", "-qq"], check=False)
-        wanted = ["apt-get", "install", "-qq", "-y", "--no-install-recommends", "libvips-tools"]
-        subprocess.run(wanted, check=False, stdout=subprocess.DEVNULL)
-        found = shutil.which("vips")
-    if found is None:
-        raise Absent("libvips is not installed: apt-get install libvips-tools")
-    return found
-
-
 def versions(folder: Path) -> dict[str, str]:
     """What is installed of the peers, by name."""
     found = {}
     for name, peer in PEERS.items():
         if (folder / name / "installed.txt").is_file():
             found |= dict(one.split("==") for one in (*peer.requires, *peer.bare))
-    if path := shutil.which("vips"):
-        said = subprocess.run([path, "--version"], capture_output=True, text=True, check=True).stdout
-        found["libvips"] = said.split()[0].removeprefix("vips-")
     return found
 
 

@@ -1,4 +1,6 @@
-"""cuCIM on the CPU: all tiles in one read_region call, its fastest way, each halved by area.
+"""cuCIM on the CPU: read_region of level 0 for each tile, halved by area.
+
+All tiles in one call, with its own batches, take a third longer.
 
 SLIDE CORNERS.json SIDE START STOP: corners [[x, y], …] in level-0 pixels; SIDE level-0 pixels per tile.
 """
@@ -22,13 +24,10 @@ corners = json.loads(Path(sys.argv[2]).read_text())[start:stop]
 
 
 def tiles() -> int:
-    done = 0
-    for batch in slide.read_region(corners, (side, side), level=0, num_workers=1, batch_size=32):
-        pixels = np.asarray(batch)
-        for region in pixels if pixels.ndim == 4 else [pixels]:
-            cv2.resize(region, (side // 2, side // 2), interpolation=cv2.INTER_AREA)
-            done += 1
-    return done
+    for corner in corners:
+        region = np.asarray(slide.read_region(corner, (side, side), level=0))
+        cv2.resize(region, (side // 2, side // 2), interpolation=cv2.INTER_AREA)
+    return len(corners)
 
 
 cv2.setNumThreads(1)
