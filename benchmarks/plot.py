@@ -15,9 +15,9 @@ from benchmarks.rows import Row
 # Drawn at twice the size it is shown at.
 WIDTH, LINE, MARGIN, LABEL, VALUE = 1800, 44, 40, 640, 340
 INK, PALE, PAPER = (30, 30, 30), (150, 150, 150), (255, 255, 255)
-# Okabe and Ito's blue and vermilion, told apart by the colour-blind too.
 # The font that comes with Pillow has no sign for these.
-DRAWN = str.maketrans({"≥": "at least", "≤": "at most", "×": "x", "–": "-"})
+DRAWN = str.maketrans({"≥": "at least", "≤": "at most", "×": "x", "–": "-", "µ": "u"})
+# Okabe and Ito's blue and vermilion, told apart by the colour-blind too.
 MET, MISSED = (0, 114, 178), (213, 94, 0)
 
 
