@@ -271,7 +271,7 @@ class StoredTiles:
             self._strips.gather(np.array([places[n][0].x for n in row]), y, side, batch.pixels, row)
 
 
-def near(x: NDArray[np.int64], widest: int) -> int:
+def near(x: NDArray[np.int64], widest: float) -> int:
     """How many of these, from the first on, are all within `widest` of each other.
 
     >>> near(np.array([40, 45, 49, 90, 44]), 10)

@@ -34,7 +34,7 @@ def connected(scheduler: str | None, workers: int | None) -> Iterator[Client]:
     all, None for one per core. Raises RequestError when the scheduler does not answer.
     """
     # Imported here: distributed takes a second, and most commands do without.
-    import dask
+    from dask.config import set as configured
     from distributed import Client
 
     if scheduler is not None:
@@ -49,7 +49,7 @@ def connected(scheduler: str | None, workers: int | None) -> Iterator[Client]:
         return
     threads, devices = workers or os.cpu_count() or 1, cuda_devices()
     with (
-        dask.config.set(UNOBSERVED),
+        configured(UNOBSERVED),
         device_cluster(devices, threads) if len(devices) > 1 else _thread_cluster(threads) as cluster,
         Client(cluster, set_as_default=False) as client,
     ):
