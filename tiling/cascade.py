@@ -21,7 +21,7 @@ import zarr
 from numpy.typing import NDArray
 
 from coverslip.errors import RequestError, StoreIncompleteError
-from coverslip.tiling.chunk import checked, encoder
+from coverslip.tiling.chunk import checksum, encoder
 from coverslip.tiling.passthrough import Inspector, chunk_of, plain_tile
 from coverslip.tiling.pyramid import PyramidLevel, PyramidPlan
 from coverslip.tiling.shard import Chunks, open_chunks
@@ -71,7 +71,7 @@ def write_region(slide: PixelSource, plan: PyramidPlan, store: StorePath, level:
     with ExitStack() as stack:
         chain = plan.chain(level)
         chunks = [stack.enter_context(open_chunks(path, plan, n, _below(box, n - level))) for n in chain]
-        if plan.levels[level].coding == "tiles" and len(chain) == 1:
+        if plan.is_copied(level):
             return _passed(slide, plan, level, chunks[0]).write_rows(box)
         last = _chain(slide, plan, path, chain, box, chunks)
         parts = _in_blocks(_below(box, len(chain) - 1), plan.levels[level].chunk, len(chain))
@@ -201,7 +201,7 @@ class _Passed:
         for place, view in zip(places, self.slide.fetch(self.number, places), strict=True):
             data = bytes(view)
             if self.inspector.accepts(data):
-                self.chunks.put(*place, checked(chunk_of(self.stored, data)))
+                self._put(place, chunk_of(self.stored, data))
             else:
                 damaged += self._stand_in(place)[1]
         return damaged
@@ -213,11 +213,14 @@ class _Passed:
         place = self._place(box)
         data = self.data[place]
         if self._halve(data, box, out):
-            self.chunks.put(*place, checked(chunk_of(self.stored, bytes(data))))
+            self._put(place, chunk_of(self.stored, bytes(data)))
             return 0
         rgb, damaged = self._stand_in(place)
         halve(rgb, out)
         return damaged
+
+    def _put(self, place: Place, chunk: bytes) -> None:
+        self.chunks.put(*place, chunk, checksum(chunk))
 
     def _place(self, box: Box) -> Place:
         return box.y // self.stored.tile.height, box.x // self.stored.tile.width
@@ -244,7 +247,7 @@ class _Passed:
         assert box is not None
         pixels = self.slide.read(self.number, box)
         if (pixels.rgb != self.fill).any():
-            self.chunks.put(*place, checked(plain_tile(self.stored, pixels.rgb)))
+            self._put(place, plain_tile(self.stored, pixels.rgb))
         return pixels.rgb, int(np.count_nonzero(pixels.damaged))
 
 

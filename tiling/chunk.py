@@ -66,14 +66,15 @@ def fill_up(rgb: NDArray[np.uint8], chunk: Size, fill: int | None) -> NDArray[np
     return np.pad(rgb, around, constant_values=fill)
 
 
-def checked(data: bytes) -> bytes:
-    """With the checksum of Zarr's codec `crc32c` behind it, so that a flipped bit is an error and not another
-    pixel; a JPEG decoder stops before it."""
-    return data + google_crc32c.value(data).to_bytes(4, "little")
+def checksum(data: bytes) -> bytes:
+    """What stands behind a JPEG chunk, by Zarr's codec `crc32c`, so that a flipped bit is an error and not
+    another pixel; a JPEG decoder stops before it."""
+    return google_crc32c.value(data).to_bytes(4, "little")
 
 
 def _jpeg(rgb: NDArray[np.uint8]) -> bytes:
-    return checked(MADE.encode_chunk(rgb))
+    data = MADE.encode_chunk(rgb)
+    return data + checksum(data)
 
 
 def _interleaved() -> Callable[[NDArray[np.uint8]], bytes]:

@@ -148,6 +148,10 @@ class PyramidPlan:
         of = self.levels[level]
         return [] if of.along else list(shards(of.size, of.shard))
 
+    def is_copied(self, level: int) -> bool:
+        """Whether the level is the slide's own tiles, and no other is made from it while they pass."""
+        return self.levels[level].coding == "tiles" and len(self.chain(level)) == 1
+
     def chain(self, level: int) -> range:
         """The level and those that are written along with it."""
         last = level + 1

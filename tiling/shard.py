@@ -28,8 +28,11 @@ BUFFER = 1 << 17
 class Chunks(Protocol):
     """Where the chunks of a region go, each at most once, in any order."""
 
-    def put(self, row: int, column: int, data: bytes | memoryview) -> None:
-        """`row`, `column`: of the chunk on the whole level's grid. One that is not put is the fill value."""
+    def put(self, row: int, column: int, *parts: bytes | memoryview) -> None:
+        """`row`, `column`: of the chunk on the whole level's grid; `parts`: its bytes, one after another.
+
+        A chunk that is not put is the fill value.
+        """
         ...
 
 
@@ -69,10 +72,10 @@ class _Shard:
     def is_empty(self) -> bool:
         return not self._end
 
-    def put(self, row: int, column: int, data: bytes | memoryview) -> None:
-        self._file.write(data)
-        self._index[row - self._row, column - self._column] = self._end, len(data)
-        self._end += len(data)
+    def put(self, row: int, column: int, *parts: bytes | memoryview) -> None:
+        count = sum(map(self._file.write, parts))
+        self._index[row - self._row, column - self._column] = self._end, count
+        self._end += count
 
     def finish(self) -> None:
         index = self._index.tobytes()
@@ -85,6 +88,6 @@ class _Files:
     def __init__(self, folder: Path):
         self._folder = folder
 
-    def put(self, row: int, column: int, data: bytes | memoryview) -> None:
+    def put(self, row: int, column: int, *parts: bytes | memoryview) -> None:
         with replacing(self._folder / str(row) / str(column)) as temporary:
-            temporary.write_bytes(data)
+            temporary.write_bytes(b"".join(parts))

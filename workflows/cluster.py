@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from coverslip.errors import RequestError
 from coverslip.extras import require
+from coverslip.workflows.memory import share_pools
 
 if TYPE_CHECKING:
     from distributed import Client, LocalCluster, SpecCluster
@@ -47,6 +48,7 @@ def connected(scheduler: str | None, workers: int | None) -> Iterator[Client]:
         with client:
             yield client
         return
+    share_pools()  # before there are threads
     threads, devices = workers or os.cpu_count() or 1, cuda_devices()
     with (
         configured(UNOBSERVED),

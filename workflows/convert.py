@@ -57,8 +57,8 @@ def convert(
 ) -> Conversion:
     """Write a slide as OME-Zarr to `out`, a folder that is there whole or not at all.
 
-    Each level is written region by region by `workers` threads, each holding one region, so memory does
-    not grow with the slide. `run(write, boxes)` does it elsewhere, for example with Dask: it calls
+    Each level is written region by region by `workers` threads (one, where tiles are only copied), each
+    holding one region, so memory does not grow with the slide. `run(write, boxes)` does it elsewhere, for example with Dask: it calls
     `write(box)` for every box, in any order, and gives back the results; `write` can be pickled and opens
     the slide again, and all workers must see the folder of `out`. `progress` is told, in this thread,
     regions done and regions in all.
@@ -78,8 +78,11 @@ def convert(
         with _building(target) as store:
             create_store(store, plan, slide, image_name(target))
             write = partial(write_region, slide) if run is None else partial(_write_elsewhere, slide.ref)
-            run = run or partial(_in_threads, workers)
-            damaged = _write_levels(partial(write, plan, str(store)), plan, run, progress)
+            runs = [
+                run or partial(_in_threads, _threads(slide, plan, n, workers))
+                for n in range(len(plan.levels))
+            ]
+            damaged = _write_levels(partial(write, plan, str(store)), plan, runs, progress)
             finish_store(store, damaged)
     except CoverslipError:
         raise
@@ -91,13 +94,13 @@ def convert(
 
 
 def _write_levels(
-    write: Callable[[int, Box], int], plan: PyramidPlan, run: Run, progress: Progress | None
+    write: Callable[[int, Box], int], plan: PyramidPlan, runs: Sequence[Run], progress: Progress | None
 ) -> tuple[int, ...]:
     """One level after the other, since a halving reads the level above; damaged pixels of each."""
     boxes = [plan.regions(level) for level in range(len(plan.levels))]
     total, done, damaged = sum(map(len, boxes)), 0, [0] * len(boxes)
     for level, of_level in enumerate(boxes):
-        for count in run(partial(write, level), of_level):
+        for count in runs[level](partial(write, level), of_level):
             damaged[level] += count
             done += 1
             if progress is not None:
@@ -108,6 +111,11 @@ def _write_levels(
 def _write_elsewhere(ref: SlideRef, plan: PyramidPlan, store: str, level: int, box: Box) -> int:
     with ref.open() as slide:
         return write_region(slide, plan, store, level, box)
+
+
+def _threads(slide: Slide, plan: PyramidPlan, level: int, workers: int) -> int:
+    """One where files are only copied: two would wait for each other at every tile, and take longer."""
+    return 1 if plan.is_copied(level) and "://" not in slide.path else workers
 
 
 def _in_threads(workers: int, write: WriteBox, boxes: Sequence[Box]) -> Iterator[int]:

@@ -27,7 +27,7 @@ from coverslip.workflows.files import Part, read_part, write_part
 from coverslip.workflows.inputs import printable
 from coverslip.workflows.job import Job
 from coverslip.workflows.layout import Layout, lay_out, read_layout, too_damaged, write_layout
-from coverslip.workflows.memory import Kept, give_back
+from coverslip.workflows.memory import Kept, give_back, share_pools
 from coverslip.workflows.outputs import RESULT, STORE, is_done
 from coverslip.wsi import Box, Slide, SlideRef
 
@@ -145,6 +145,7 @@ def refuse_missing(slide: Slide, most: float) -> None:
 
 def opened(ref: SlideRef) -> Slide:
     """This worker's open slide; opened once, and again when the file has changed."""
+    share_pools()  # of a worker process that somebody else began
     return _SLIDES.get((ref, stamp_of(ref)), ref.open)
 
 

@@ -1,0 +1,49 @@
+"""What a process holds of memory it has freed."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+# Sixteen threads, one after another: 24 MB taken and freed by each, beside small things that stay.
+FREED = """
+import sys, threading
+import numpy as np
+from coverslip.workflows.memory import share_pools
+
+if sys.argv[1] == "shared":
+    share_pools()
+np.ones(31 << 20, np.uint8)
+kept, turn = [], threading.Lock()
+
+def work():
+    with turn:
+        buffer = np.ones(24 << 20, np.uint8)
+        kept.append(bytearray(100))
+        del buffer
+        kept.append(bytearray(100))
+
+threads = [threading.Thread(target=work) for _ in range(16)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+with open("/proc/self/status") as status:
+    print(next(int(line.split()[1]) // 1024 for line in status if line.startswith("RssAnon")))
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only glibc keeps a pool for each thread")
+@pytest.mark.skipif(
+    (os.cpu_count() or 1) > 6, reason="sixteen threads are too few to differ on so many cores"
+)
+def test_freed_memory_is_not_kept_by_each_thread():
+    shared, own = (
+        int(subprocess.run([sys.executable, "-c", FREED, pools], capture_output=True, check=True).stdout)
+        for pools in ("shared", "own")
+    )
+    assert shared < 60 + 24 * max(2, os.cpu_count() or 2)
+    assert own > shared + 24 * 4
