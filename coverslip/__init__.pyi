@@ -1,6 +1,7 @@
 # ruff: noqa: TID252 (lazy_loader reads this file and knows relative imports only)
 from .errors import CoverslipError as CoverslipError
 from .models.engine import Engine as Engine
+from .models.library import find_model as find_model
 from .models.package import ModelPackage as ModelPackage
 from .models.package import load_package as load_package
 from .models.training import TrainingSettings as TrainingSettings

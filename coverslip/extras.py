@@ -12,6 +12,7 @@ EXTRA_OF = {
     "torchvision": "torch",
     "timm": "torch",
     "safetensors": "torch",
+    "huggingface_hub": "torch",
     "openvino": "openvino",
     "napari": "napari",
     "qtpy": "napari",

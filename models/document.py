@@ -15,7 +15,16 @@ from coverslip.ruo import RUO
 SCHEMA_NAME = "coverslip.model"
 SCHEMA_VERSION = 1
 
-Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=4000)]
+# No control characters but tabs and new lines: a terminal would obey them.
+Text = Annotated[
+    str,
+    StringConstraints(
+        strip_whitespace=True,
+        min_length=1,
+        max_length=4000,
+        pattern=r"^[^\x00-\x08\x0b-\x1f\x7f-\x9f]*$",
+    ),
+]
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,99}$")]
 # No colon and no slash: timm would read "hf-hub:…" and "local-dir:…" as places to load from.
 NetworkName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_]{0,99}$")]

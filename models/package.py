@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -131,8 +132,19 @@ def _check_folder(folder: Path) -> None:
         )
     if missing:
         raise ModelUnavailableError(str(folder), f"lacks {' and '.join(missing)}", _AGAIN)
-    for name in (DOCUMENT, WEIGHTS):
-        if (folder / name).resolve().parent != folder.resolve():
+    check_files(folder, (DOCUMENT, WEIGHTS))
+
+
+def check_files(folder: Path, names: Sequence[str]) -> None:
+    """Refuse files that are links to elsewhere; those of Hugging Face's cache lie beside its folders.
+
+    Raises ModelUnavailableError.
+    """
+    allowed = {folder.resolve()}
+    if folder.resolve().parent.name == "snapshots":
+        allowed.add(folder.resolve().parent.parent / "blobs")
+    for name in names:
+        if (folder / name).resolve().parent not in allowed:
             raise ModelUnavailableError(
                 str(folder / name),
                 "is a link that leaves the package",
@@ -163,10 +175,11 @@ def _parse(path: Path, content: bytes) -> ModelDocument:
     try:
         return ModelDocument.model_validate_json(content)
     except ValidationError as error:
-        raise ModelUnavailableError(str(path), _problems(error), "mend these fields") from error
+        raise ModelUnavailableError(str(path), file_problems(error), "mend these fields") from error
 
 
-def _problems(error: ValidationError) -> str:
+def file_problems(error: ValidationError) -> str:
+    """All that pydantic found, in one clause: each with its path in the file."""
     entries = error.errors(include_url=False, include_input=False, include_context=False)
     # A list one of whose items is wrong is reported a second time, as too short.
     entries = [

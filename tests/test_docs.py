@@ -50,6 +50,7 @@ def desk(tmp_path, monkeypatch) -> Path:
     write_tiff(tmp_path / "slides/case-1.tiff", rgb, 0.5, levels=3)
     write_svs(tmp_path / "slides/case-2.svs", rgb[:, ::-1], 0.25, 40)
     write_tiles(tmp_path, rgb)
+    monkeypatch.setenv("COVERSLIP_MODELS", str(tmp_path / "library"))
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

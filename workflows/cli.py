@@ -25,6 +25,7 @@ COMMANDS = {
     "tissue": "Find tissue: mask, outlines, picture.",
     "tile": "Plan tiles on tissue.",
     "train": "Train a model on labelled tiles.",
+    "models": "Models by name: list, add, verify, read about.",
     "run": "Run a workflow over slides.",
     "view": "Look at a slide or a result in napari.",
     "doctor": "Check the installation.",

@@ -58,10 +58,10 @@ def convert(
     """Write a slide as OME-Zarr to `out`, a folder that is there whole or not at all.
 
     Each level is written region by region by `workers` threads (one, where tiles are only copied), each
-    holding one region, so memory does not grow with the slide. `run(write, boxes)` does it elsewhere, for example with Dask: it calls
-    `write(box)` for every box, in any order, and gives back the results; `write` can be pickled and opens
-    the slide again, and all workers must see the folder of `out`. `progress` is told, in this thread,
-    regions done and regions in all.
+    holding one region, so memory does not grow with the slide. `run(write, boxes)` does it elsewhere, for
+    example with Dask: it calls `write(box)` for every box, in any order, and gives back the results; `write`
+    can be pickled and opens the slide again, and all workers must see the folder of `out`. `progress` is
+    told, in this thread, regions done and regions in all.
 
     It is written beside `out` under a temporary name and renamed. Whatever ends it early, even a killed
     process, leaves no `out`, and the next conversion to it on this machine removes what was left. Same

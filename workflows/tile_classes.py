@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 
 from coverslip.errors import ModelMismatchError, ModelUnavailableError, RequestError
 from coverslip.models.engine import Engine
+from coverslip.models.library import find_model
+from coverslip.models.licence import refuse_other_than_commercial
 from coverslip.models.package import ModelPackage, load_package
 from coverslip.tiling.plan import TilePlan
 from coverslip.tiling.supply import SupplySettings, supply
@@ -243,18 +245,25 @@ def threads_per_task() -> int:
     return max(1, (os.cpu_count() or 1) // side_by_side)
 
 
-def tile_classes(model: str | Path, choices: TileClassSettings | None = None) -> TileClasses:
-    """The workflow for a model package's folder; verifies it. Raises ModelUnavailableError, or
-    ModelMismatchError for more classes than a class map can hold."""
-    package: ModelPackage = load_package(model)
+def tile_classes(
+    model: str | Path, choices: TileClassSettings | None = None, *, commercial_only: bool = False
+) -> TileClasses:
+    """The workflow for a model, by folder or name as for `find_model`; verifies it.
+
+    Raises ModelUnavailableError, also for a licence that is not known to allow what `commercial_only` says,
+    or ModelMismatchError for more classes than a class map can hold.
+    """
+    package: ModelPackage = find_model(model)
     document, choices = package.document, choices or TileClassSettings()
+    if commercial_only:
+        refuse_other_than_commercial(document.name, document.licence)
     known = document.out_of_distribution
     if len(document.classes) > MOST_CLASSES:
         raise ModelMismatchError(
             document.name, f"has {len(document.classes)} classes", f"use a model of at most {MOST_CLASSES}"
         )
     return TileClasses(
-        folder=os.path.abspath(model),
+        folder=os.path.abspath(package.folder),
         model=ModelIdentity(
             name=document.name,
             version=document.version,

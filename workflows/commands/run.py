@@ -33,7 +33,10 @@ if TYPE_CHECKING:
 @click.option(
     "--workflow", type=click.Choice(["ihc", "tiles"]), required=True, help="What to do with each slide."
 )
-@click.option("--model", type=click.Path(path_type=Path), help="Model package, for --workflow tiles.")
+@click.option("--model", help="For --workflow tiles: a package's folder, a name, or hf:OWNER/NAME@REVISION.")
+@click.option(
+    "--commercial-only", is_flag=True, help="Refuse a model whose licence is not known to allow that."
+)
 @click.option(
     "--site",
     type=click.Choice(["nucleus", "cytoplasm"]),
@@ -69,7 +72,8 @@ def command(
     paths: tuple[str, ...],
     output: Path,
     workflow: str,
-    model: Path | None,
+    model: str | None,
+    commercial_only: bool,
     site: str,
     slides_csv: Path | None,
     slide_mpp: float | None,
@@ -95,9 +99,8 @@ def command(
     out = console()
     pyramid = PyramidSettings(portable=portable)
     settings = RunSettings(max_damage=max_damage, seed=seed, pyramid=pyramid)
-    plan = plan_run(
-        paths, output, _workflow(workflow, model, site, exact=exact), settings, slides_csv, slide_mpp
-    )
+    chosen = _workflow(workflow, model, site, exact=exact, commercial_only=commercial_only)
+    plan = plan_run(paths, output, chosen, settings, slides_csv, slide_mpp)
     _say_ignored(plan, out)
     if dry_run:
         return _dry_run(plan, out)
@@ -107,7 +110,7 @@ def command(
     return report.exit_code
 
 
-def _workflow(name: str, model: Path | None, site: str, *, exact: bool) -> Workflow:
+def _workflow(name: str, model: str | None, site: str, *, exact: bool, commercial_only: bool) -> Workflow:
     from coverslip.errors import RequestError
 
     if name == "ihc":
@@ -124,9 +127,9 @@ def _workflow(name: str, model: Path | None, site: str, *, exact: bool) -> Workf
         raise RequestError(
             "--workflow tiles",
             "needs a model",
-            "name a package with --model; make one with: coverslip train tiles",
+            "name one with --model: see coverslip models list, or make one with coverslip train tiles",
         )
-    return tile_classes(model, TileClassSettings(exact=exact))
+    return tile_classes(model, TileClassSettings(exact=exact), commercial_only=commercial_only)
 
 
 def _say_ignored(plan: RunPlan, out: Console) -> None:

@@ -1,0 +1,108 @@
+"""A model's card: all its document says, in Markdown, for a person who must decide whether to trust it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from coverslip.models.document import Metrics, ModelDocument
+from coverslip.models.licence import commercial_use
+
+COMMERCE: Mapping[bool | None, str] = {
+    True: "allows commercial use",
+    False: "does not allow commercial use",
+    None: "whether it allows commercial use is not known",
+}
+
+
+def render_card(document: ModelDocument) -> str:
+    """Markdown, UTF-8, ending with the research-use line. What is not known is said to be so."""
+    return "\n".join(
+        [*_head(document), *_training(document), *_metrics(document), *_doubt(document), *_foot(document)]
+    )
+
+
+def _head(document: ModelDocument) -> Iterator[str]:
+    tile = document.tile
+    low, high = tile.mpp * (1 - tile.tolerance), tile.mpp * (1 + tile.tolerance)
+    yield f"# {document.name} {document.version}\n"
+    yield f"- Says: {', '.join(document.classes)} ({document.task})"
+    yield f"- Tiles: {tile.size} × {tile.size} px at {tile.mpp:g} µm/px ({low:.3g} to {high:.3g})"
+    yield f"- Stain: {document.stain or 'not stated'}"
+    yield f"- Network: {document.architecture.name} of {document.architecture.library}"
+    yield f"- Licence: {document.licence} ({COMMERCE[commercial_use(document.licence)]})"
+    yield f"- Meant for: {document.intended_use}\n"
+
+
+def _training(document: ModelDocument) -> Iterator[str]:
+    yield "## What it learnt from\n"
+    training = document.training
+    if training is None:
+        yield "Not stated.\n"
+        return
+    parts = training.parts
+    yield f"{training.data}.\n"
+    yield f"- {training.tiles} tiles of {training.groups} groups"
+    yield f"- {parts.train} to train, {parts.validation} to choose, {parts.test} only measured"
+    yield f"- Began with {training.initialisation}; {training.epochs} epochs, seed {training.seed}"
+    yield f"- Labels: sha256 {training.labels_sha256}\n"
+
+
+def _metrics(document: ModelDocument) -> Iterator[str]:
+    yield "## How well it does\n"
+    if document.metrics is None:
+        yield "Not measured.\n"
+        return
+    metrics = document.metrics
+    low, high = metrics.interval
+    yield f"On {metrics.data}.\n"
+    yield (
+        f"Balanced accuracy {metrics.balanced_accuracy:.3f} ({low:.3f} to {high:.3f}, {metrics.level:.0%} "
+        f"bootstrap over {metrics.groups} groups); {metrics.n} tiles.\n"
+    )
+    yield from _classes(metrics)
+    yield from _confusion(metrics)
+
+
+def _classes(metrics: Metrics) -> Iterator[str]:
+    yield "| class | tiles | called right |"
+    yield "|---|---|---|"
+    for entry in metrics.classes:
+        right = "none to test on" if entry.accuracy is None else f"{entry.accuracy:.1%}"
+        yield f"| {_cell(entry.name)} | {entry.n} | {right} |"
+    yield ""
+
+
+def _confusion(metrics: Metrics) -> Iterator[str]:
+    names = [_cell(entry.name) for entry in metrics.classes]
+    yield f"| is ↓, called → | {' | '.join(names)} |"
+    yield f"|---|{'---|' * len(names)}"
+    for name, row in zip(names, metrics.confusion, strict=True):
+        yield f"| {name} | {' | '.join(map(str, row))} |"
+    yield ""
+
+
+def _doubt(document: ModelDocument) -> Iterator[str]:
+    yield "## When it doubts\n"
+    calibration, known = document.calibration, document.out_of_distribution
+    if calibration is None:
+        yield "- Probabilities are not calibrated."
+    else:
+        temperature = f"{calibration.temperature:.3g}"
+        yield f"- Temperature {temperature}, fitted on {calibration.n} tiles it did not learn from."
+    if known is None:
+        yield "- It cannot tell tiles unlike those it learnt from.\n"
+    else:
+        yield (
+            f"- A tile further than {known.limit:.3g} from what it learnt from is called unfamiliar; of "
+            f"tiles like those, {1 - known.quantile:.1%} are.\n"
+        )
+
+
+def _foot(document: ModelDocument) -> Iterator[str]:
+    made = ", ".join(f"{name} {version}" for name, version in document.created_with.items())
+    yield f"Weights: sha256 {document.weights_sha256}. Made with {made or 'what is not stated'}.\n"
+    yield f"**{document.research_use}**"
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|")

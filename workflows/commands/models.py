@@ -1,0 +1,170 @@
+"""`coverslip models`"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from coverslip.ruo import RUO
+from coverslip.workflows.cli import WRONG_REQUEST
+from coverslip.workflows.commands.common import console, say_ruo
+
+if TYPE_CHECKING:
+    from coverslip.models.library import Known
+    from coverslip.models.package import ModelPackage
+
+name_argument = click.argument("model")
+
+
+@click.group("models", epilog=RUO)
+def command() -> None:
+    """Models by name: those installed, and those you add."""
+
+
+@command.command("list", epilog=RUO)
+@click.option("--commercial-only", is_flag=True, help="Only those whose licence is known to allow it.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON array instead of a table.")
+def list_models(commercial_only: bool, as_json: bool) -> int:
+    """The models that can be named, with what they say, want, and may be used for."""
+    from coverslip.errors import ModelUnavailableError
+    from coverslip.models.library import known_models
+    from coverslip.models.licence import commercial_use
+    from coverslip.models.package import load_package
+
+    found, bad = [], []
+    for known in known_models().values():
+        try:
+            package = load_package(known.folder)
+        except ModelUnavailableError as error:
+            bad.append(error)
+            continue
+        if not commercial_only or commercial_use(package.document.licence):
+            found.append((known, package))
+    _say_list(found, as_json)
+    for error in bad:
+        click.echo(f"Error: {error}", err=True)
+    say_ruo()
+    return WRONG_REQUEST if bad else 0
+
+
+@command.command("show", epilog=RUO)
+@name_argument
+def show(model: str) -> None:
+    """All that is known of MODEL, as JSON: a name, a folder, or hf:OWNER/NAME@REVISION."""
+    from coverslip.models.library import find_model
+
+    click.echo(find_model(model).document.model_dump_json(indent=2))
+    say_ruo()
+
+
+@command.command("card", epilog=RUO)
+@name_argument
+def card(model: str) -> None:
+    """The same for a reader: what MODEL is for, learnt from, does well, and when it doubts. Markdown."""
+    from rich.markdown import Markdown
+
+    from coverslip.models.card import render_card
+    from coverslip.models.library import find_model
+
+    text, out = render_card(find_model(model).document), console()
+    if out.is_terminal:
+        out.print(Markdown(text))
+    else:
+        click.echo(text)
+
+
+@command.command("add", epilog=RUO)
+@click.argument("source")
+@click.option("--name", help="What to call it; by default as it calls itself.")
+@click.option("--licence", help="Of a model in WSInfer's format, where its README does not state it.")
+def add(source: str, name: str | None, licence: str | None) -> None:
+    """Verify SOURCE and keep a copy: a package's folder, WSInfer's, or hf:OWNER/NAME@REVISION of either."""
+    from coverslip.models.library import add_model
+    from coverslip.models.package import load_package
+
+    known = add_model(source, name, licence)
+    document = load_package(known.folder).document
+    click.echo(
+        f"{known.name}: {document.name} {document.version}, licence {document.licence}, in {known.folder}"
+    )
+    click.echo(f"use it with: coverslip run … --workflow tiles --model {known.name}")
+    say_ruo()
+
+
+@command.command("remove", epilog=RUO)
+@name_argument
+def remove(model: str) -> None:
+    """Delete a model that was added, by name."""
+    from coverslip.models.library import remove_model
+
+    remove_model(model)
+    click.echo(f"{model} is removed")
+
+
+@command.command("verify", epilog=RUO)
+@click.argument("models", nargs=-1)
+def verify(models: tuple[str, ...]) -> int:
+    """Check documents and digests of MODELS, or of all that are known."""
+    from coverslip.errors import ModelUnavailableError
+    from coverslip.models.library import find_model, known_models
+
+    bad = 0
+    for model in models or tuple(known_models()):
+        try:
+            package = find_model(model)
+        except ModelUnavailableError as error:
+            bad += 1
+            click.echo(f"Error: {error}", err=True)
+        else:
+            click.echo(f"{model}: sound, weights sha256 {package.document.weights_sha256}")
+    say_ruo()
+    return WRONG_REQUEST if bad else 0
+
+
+def _say_list(found: list[tuple[Known, ModelPackage]], as_json: bool) -> None:
+    if as_json:
+        import json
+
+        click.echo(json.dumps([_entry(known, package) for known, package in found], indent=2))
+        return
+    if not found:
+        click.echo("no model is known yet; add one with: coverslip models add SOURCE")
+        return
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table("name", "version", "says", "tile", "stain", "licence", "from", box=None, pad_edge=False)
+    for known, package in found:
+        document = package.document
+        tile = f"{document.tile.size} px at {document.tile.mpp:g} µm/px"
+        row = (
+            known.name,
+            document.version,
+            _short(document.classes),
+            tile,
+            document.stain or "",
+            document.licence,
+        )
+        table.add_row(*map(escape, row), escape(known.origin))
+    console().print(table)
+
+
+def _short(classes: tuple[str, ...], most: int = 4) -> str:
+    return ", ".join(classes[:most]) + (f" and {len(classes) - most} more" if len(classes) > most else "")
+
+
+def _entry(known: Known, package: ModelPackage) -> dict[str, object]:
+    document = package.document
+    return {
+        "name": known.name,
+        "origin": known.origin,
+        "folder": str(known.folder),
+        "version": document.version,
+        "task": document.task,
+        "classes": list(document.classes),
+        "tile": document.tile.model_dump(),
+        "stain": document.stain,
+        "licence": document.licence,
+        "sha256": document.weights_sha256,
+    }
