@@ -1,15 +1,25 @@
 # ruff: noqa: TID252 (lazy_loader reads this file and knows relative imports only)
 from .errors import CoverslipError as CoverslipError
+from .models.bag import Bag as Bag
+from .models.bag import read_bag as read_bag
 from .models.engine import Engine as Engine
 from .models.library import find_model as find_model
 from .models.package import ModelPackage as ModelPackage
 from .models.package import load_package as load_package
+from .models.slide_model import SlideCall as SlideCall
+from .models.slide_model import SlideModel as SlideModel
+from .models.slide_training import SlideTrainingSettings as SlideTrainingSettings
+from .models.slide_training import train_slides as train_slides
 from .models.training import TrainingSettings as TrainingSettings
 from .models.training import train_tiles as train_tiles
 from .ruo import RUO as RUO
+from .tiling.macenko import fit_macenko as fit_macenko
+from .tiling.normaliser import StainSample as StainSample
+from .tiling.normaliser import fit_stain as fit_stain
 from .tiling.plan import TilePlan as TilePlan
 from .tiling.plan import plan_tiles as plan_tiles
 from .tiling.pyramid import PyramidSettings as PyramidSettings
+from .tiling.reinhard import fit_reinhard as fit_reinhard
 from .tiling.stain import H_DAB as H_DAB
 from .tiling.stain import H_E as H_E
 from .tiling.stain import separate as separate
@@ -19,7 +29,10 @@ from .tiling.supply import supply as supply
 from .tiling.tissue import TissueMask as TissueMask
 from .tiling.tissue import TissueSettings as TissueSettings
 from .tiling.tissue import find_tissue as find_tissue
+from .tiling.vahadane import fit_vahadane as fit_vahadane
 from .workflows.convert import convert as convert
+from .workflows.embedding import EmbedSettings as EmbedSettings
+from .workflows.embedding import embedding as embedding
 from .workflows.ihc import Ihc as Ihc
 from .workflows.ihc import IhcSettings as IhcSettings
 from .workflows.job import RunSettings as RunSettings

@@ -1,22 +1,43 @@
-"""Changes of a training tile that leave what it shows: how it lay on the glass, how strong its stain is."""
+"""Changes of a training tile that leave what it shows: how it lay on the glass, which stain and scanner."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import math
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+import numpy as np
 
 from coverslip.extras import require
+from coverslip.wsi.colour import DAB, EOSIN, HAEMATOXYLIN, from_lab, to_lab
 
 if TYPE_CHECKING:
     import torch
 
+# "channels": `vary_channels`; "stains": `vary_stains`; "lab": `vary_lab`; "none": colours stay.
+ColourChange: TypeAlias = Literal["channels", "stains", "lab", "none"]
+
 # Mild: stains of one laboratory vary by about this much from batch to batch; hues are kept apart.
 STAIN_SPREAD = 0.15
 BRIGHTNESS_SPREAD = 0.05
+# σ of Tellez et al. (2018).
+DYE_SPREAD = 0.05
+# Theirs is in natural logarithm, as their densities are.
+DYE_OFFSET = DYE_SPREAD / math.log(10)
+# Half the standard deviation between six H&E fields from different laboratories; L from 0 to 100.
+LAB_OFFSET = (5.0, 6.0, 6.0)
+LAB_SPREAD = 0.15
 
 
-def augment(tiles: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+def augment(
+    tiles: torch.Tensor, generator: torch.Generator, colour: ColourChange = "channels"
+) -> torch.Tensor:
     """uint8 (n, size, size, 3) on the CPU to another such tensor; `generator` alone decides how."""
-    return vary_colour(turn(tiles, generator), generator)
+    turned = turn(tiles, generator)
+    if colour == "stains":
+        return vary_stains(turned, generator)
+    if colour == "lab":
+        return vary_lab(turned, generator)
+    return vary_channels(turned, generator) if colour == "channels" else turned
 
 
 def turn(tiles: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
@@ -31,7 +52,7 @@ def turn(tiles: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     return out
 
 
-def vary_colour(tiles: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+def vary_channels(tiles: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     """Scale each channel's optical density, then the brightness.
 
     By the law of Beer and Lambert the optical density −log(I / I₀) grows with the amount of stain, so
@@ -39,10 +60,50 @@ def vary_colour(tiles: torch.Tensor, generator: torch.Generator) -> torch.Tensor
     """
     torch = require("torch")
     n = len(tiles)
-    stain = 1 + STAIN_SPREAD * (2 * torch.rand(n, 1, 3, generator=generator) - 1)
-    light = 1 + BRIGHTNESS_SPREAD * (2 * torch.rand(n, 1, 1, generator=generator) - 1)
+    stain = 1 + STAIN_SPREAD * _even(generator, n, 1, 3)
+    light = 1 + BRIGHTNESS_SPREAD * _even(generator, n, 1, 1)
     # The change is the same for equal values: 256 powers per tile and channel instead of one per pixel.
     table = torch.arange(256.0).div_(255).view(1, 256, 1).pow(stain).mul_(255 * light)
     table = table.round_().clamp_(0, 255).to(torch.uint8)
     flat = tiles.reshape(n, -1, 3).long()
     return torch.gather(table, 1, flat).reshape(tiles.shape)
+
+
+def vary_stains(tiles: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """Take haematoxylin, eosin and DAB apart, scale each by 1 ± σ and add ± σ, and put them together again.
+
+    Tellez et al. (2018), IEEE Trans Med Imaging 37:2126. In optical density that is one matrix and one offset
+    per tile. What is added lies on glass too, as a bath that was not rinsed off.
+    """
+    torch = require("torch")
+    n = len(tiles)
+    dyes = torch.tensor([HAEMATOXYLIN, EOSIN, DAB])
+    dyes = dyes / dyes.norm(dim=1, keepdim=True)
+    scale = 1 + DYE_SPREAD * _even(generator, n, 3)
+    offset = DYE_OFFSET * _even(generator, n, 3) @ dyes
+    matrix = torch.linalg.inv(dyes) @ (scale[:, :, None] * dyes)
+    table = torch.arange(256.0).clamp_(min=1).div_(255).log10_().neg_()
+    density = torch.baddbmm(offset[:, None, :], table[tiles.reshape(n, -1, 3).long()], matrix)
+    rgb = density.mul_(-math.log(10)).exp_().mul_(255).round_().clamp_(0, 255)
+    return rgb.to(torch.uint8).reshape(tiles.shape)
+
+
+def vary_lab(tiles: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """Move the mean and scale the spread of each tile's L, a and b, as if brought to another picture's.
+
+    The transfer of Reinhard et al. (2001), IEEE Comput Graph Appl 21(5):34, to statistics drawn at random.
+    """
+    torch = require("torch")
+    n, height, width = tiles.shape[:3]
+    scale = (1 + LAB_SPREAD * _even(generator, n, 3)).numpy()
+    offset = (torch.tensor(LAB_OFFSET) * _even(generator, n, 3)).numpy()
+    lab = to_lab(tiles.numpy().reshape(n * height, width, 3)).reshape(n, height * width, 3)
+    mean = lab.mean(axis=1, keepdims=True)
+    moved = (lab - mean) * scale[:, None] + mean + offset[:, None]
+    rgb = np.rint(from_lab(moved.reshape(n * height, width, 3))).astype(np.uint8)
+    return torch.from_numpy(rgb).reshape(tiles.shape)
+
+
+def _even(generator: torch.Generator, *shape: int) -> torch.Tensor:
+    """Evenly from −1 to 1."""
+    return 2 * require("torch").rand(*shape, generator=generator) - 1

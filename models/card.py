@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
+from coverslip.models.caveat import of_distance, of_reliability, of_sets
 from coverslip.models.document import Metrics, ModelDocument
 from coverslip.models.licence import commercial_use
+from coverslip.models.tint import ColourStatistics
 
 COMMERCE: Mapping[bool | None, str] = {
     True: "allows commercial use",
@@ -89,13 +91,25 @@ def _doubt(document: ModelDocument) -> Iterator[str]:
     else:
         temperature = f"{calibration.temperature:.3g}"
         yield f"- Temperature {temperature}, fitted on {calibration.n} tiles it did not learn from."
+    yield from of_reliability(document.reliability)
+    yield from of_sets(document.prediction_sets, document.classes)
     if known is None:
-        yield "- It cannot tell tiles unlike those it learnt from.\n"
+        yield "- It cannot tell tiles unlike those it learnt from."
     else:
         yield (
             f"- A tile further than {known.limit:.3g} from what it learnt from is called unfamiliar; of "
-            f"tiles like those, {1 - known.quantile:.1%} are.\n"
+            f"tiles like those, {1 - known.quantile:.1%} are. The distance is {of_distance(known)}."
         )
+    yield _colour(document.colour)
+
+
+def _colour(known: ColourStatistics | None) -> str:
+    if known is None:
+        return "- Which colours it learnt from is not known.\n"
+    return (
+        f"- Of tiles coloured like those it learnt from, {known.quantile:.1%} lie within {known.limit:.3g} "
+        f"standard deviations; their mean density is {known.mean[0]:.2f} (log10).\n"
+    )
 
 
 def _foot(document: ModelDocument) -> Iterator[str]:

@@ -13,7 +13,7 @@ from coverslip.extras import require
 from coverslip.models.device import choose_precision, describe
 from coverslip.models.document import Normalisation
 from coverslip.models.network import features_and_logits, normalise
-from coverslip.models.runtime import Figures
+from coverslip.models.runtime import Figures, Look
 
 if TYPE_CHECKING:
     import torch
@@ -38,13 +38,14 @@ class Cuda:
         normalisation: Normalisation,
         device: torch.device,
         chunk: int | None = None,
+        look: Look = features_and_logits,
     ):
         torch = require("torch")
         precision = choose_precision(device)
         self.chunk = chunk or CHUNK
         self.compute = describe(device, precision, torch.get_num_threads(), self.chunk)
         self._autocast_to = None if precision == "float32" else getattr(torch, precision)
-        self._device, self._normalisation = device, normalisation
+        self._device, self._normalisation, self._look = device, normalisation, look
         self._network = network.to(memory_format=torch.channels_last).to(device)
         self._upload, self._work = torch.cuda.Stream(device), torch.cuda.Stream(device)
         # The weights came by the default stream.
@@ -61,14 +62,13 @@ class Cuda:
         self._work.wait_stream(self._upload)
         with torch.cuda.stream(self._work), torch.inference_mode(), self._autocast():
             uploaded.record_stream(self._work)
-            found = features_and_logits(self._network, normalise(uploaded, self._normalisation))
+            found = self._look(self._network, normalise(uploaded, self._normalisation))
             down = [_lower(part.float()) for part in found]
             done = self._work.record_event()
 
         def finish() -> Figures:
             done.synchronize()
-            features, logits = (part.numpy().copy() for part in down)
-            return features, logits
+            return tuple(part.numpy().copy() for part in down)
 
         return finish
 

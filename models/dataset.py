@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import os
 from collections import defaultdict
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,25 +14,14 @@ from PIL import Image, UnidentifiedImageError
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from coverslip.errors import RequestError
+from coverslip.models.labels_file import Row, check_row, check_rows, numbered, raise_problems, read_rows
 
 # A tile is small; a larger file is a slide or an attack, and is not decoded.
 MOST_PIXELS = 4096 * 4096
 # Crops of one field may differ by a few pixels; more would lose content when cut to the smallest.
 SIZE_SPREAD = 1.1
-SHOWN = 20
 # Eight bits per channel; others would be cut off by the conversion to RGB.
 MODES = ("RGB", "RGBA", "L", "P")
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One line of the csv; `number` as an editor counts it."""
-
-    number: int
-    file: str
-    label: str
-    group: str
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -70,90 +56,28 @@ def read_tiles(
     Raises RequestError that lists every problem with its line.
     """
     path = Path(labels_csv)
-    rows, sha256 = _read_rows(path, group_column)
-    problems = _check_rows(rows, path.parent)
+    rows, sha256 = read_rows(path, group_column, "tile")
+    problems = check_rows(rows, path.parent, "tile")
     sides, unreadable = _measure(rows, path.parent)
     problems += unreadable or _check_sizes(sides, size)
-    _raise(path, problems)
+    raise_problems(path, problems)
     side = min(sides)
     pixels = np.lib.format.open_memmap(
         scratch / "pixels.npy", mode="w+", dtype=np.uint8, shape=(len(rows), size, size, 3)
     )
     digests, problems = _decode(rows, path.parent, side, pixels)
     problems += [] if problems else _check_twins(rows, digests)
-    _raise(path, problems)
+    raise_problems(path, problems)
     classes = tuple(sorted({row.label for row in rows}))
     numbers = np.array([classes.index(row.label) for row in rows], np.intp)
     return LabelledTiles(pixels, numbers, _join_groups(rows, digests), classes, side / size, sha256)
-
-
-def _raise(path: Path, problems: list[str]) -> None:
-    if problems:
-        more = f"; and {len(problems) - SHOWN} more" if len(problems) > SHOWN else ""
-        count = f"{len(problems)} problem{'s' * (len(problems) > 1)}"
-        raise RequestError(
-            str(path), f"has {count}: {'; '.join(problems[:SHOWN])}{more}", "mend or remove these lines"
-        )
-
-
-def _read_rows(path: Path, group_column: str) -> tuple[list[Row], str]:
-    try:
-        content = path.read_bytes()
-        reader = csv.DictReader(content.decode("utf-8-sig").splitlines(), strict=True)
-        _check_columns(path, list(reader.fieldnames or []), group_column)
-        rows = [_row(reader.line_num, line, group_column) for line in reader]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise RequestError(str(path), f"cannot be read ({error})", "give a csv file in UTF-8") from error
-    if not rows:
-        raise RequestError(str(path), "names no tile", "add a line per tile: file,label,group")
-    return rows, hashlib.sha256(content).hexdigest()
-
-
-def _check_columns(path: Path, columns: list[str], group_column: str) -> None:
-    wanted = ["file", "label"] + [group_column] * (group_column != "group")
-    if missing := [name for name in wanted if name not in columns]:
-        raise RequestError(
-            str(path),
-            f"lacks the column {' and '.join(missing)}; it has {', '.join(columns) or 'none'}",
-            "begin it with the line: file,label,group",
-        )
-
-
-def _row(number: int, line: dict[str, str | None], group_column: str) -> Row:
-    file, label, group = ((line.get(name) or "").strip() for name in ("file", "label", group_column))
-    return Row(number, file, label, group)
-
-
-def _check_rows(rows: list[Row], folder: Path) -> list[str]:
-    problems = [f"line {row.number}: {problem}" for row in rows if (problem := _check_row(row, folder))]
-    seen: dict[str, Row] = {}
-    for row in rows:
-        first = seen.setdefault(os.path.normpath(row.file), row)
-        if first is not row and row.file:
-            problems.append(f"line {row.number}: {row.file} is already on line {first.number}")
-    labels = {row.label for row in rows}
-    if len(labels) == 1:
-        problems.append(f"all tiles are of the class {labels.pop()}, and a model needs two")
-    grouped = sum(bool(row.group) for row in rows)
-    if 0 < grouped < len(rows):
-        problems.append(f"the group is empty on {len(rows) - grouped} of {len(rows)} lines")
-    return problems
-
-
-def _check_row(row: Row, folder: Path) -> str | None:
-    if not row.file or not row.label:
-        return f"the {'label' if row.file else 'file'} is empty"
-    inside = os.path.normpath(row.file)
-    if os.path.isabs(inside) or inside.startswith(".."):
-        return f"{row.file} lies outside the folder of the csv file"
-    return None if (folder / inside).is_file() else f"{row.file} is not there"
 
 
 def _measure(rows: list[Row], folder: Path) -> tuple[list[int], list[str]]:
     """The shorter side of every image, from its header; files that are not there are not named twice."""
     sides, problems = [], []
     for row in rows:
-        if _check_row(row, folder):
+        if check_row(row, folder):
             continue
         try:
             with Image.open(folder / row.file) as image:
@@ -218,12 +142,7 @@ def _check_twins(rows: list[Row], digests: list[bytes]) -> list[str]:
 
 def _join_groups(rows: list[Row], digests: list[bytes]) -> NDArray[np.intp]:
     """Groups (n,), joined wherever they hold an image of equal pixels, directly or through other groups."""
-    named = _number(row.group or f"\0{row.number}" for row in rows)
-    twins = _number(digests) + named.max() + 1
+    named = numbered(row.group or f"\0{row.number}" for row in rows)
+    twins = numbered(digests) + named.max() + 1
     links = coo_array((np.ones(len(rows)), (named, twins)), shape=(twins.max() + 1,) * 2)
     return connected_components(links, directed=False)[1][named].astype(np.intp)
-
-
-def _number(names: Iterable[str | bytes]) -> NDArray[np.intp]:
-    seen: dict[str | bytes, int] = {}
-    return np.array([seen.setdefault(name, len(seen)) for name in names], np.intp)

@@ -6,10 +6,13 @@ under one fixed name.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, Self, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
+from pydantic import Discriminator, Field, StringConstraints, Tag, field_validator, model_validator
 
+from coverslip.models.doubt import Energy, Mahalanobis, PredictionSets, Reliability
+from coverslip.models.record import Count, Record, Share
+from coverslip.models.tint import ColourStatistics
 from coverslip.ruo import RUO
 
 SCHEMA_NAME = "coverslip.model"
@@ -29,17 +32,9 @@ Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,
 # No colon and no slash: timm would read "hf-hub:…" and "local-dir:…" as places to load from.
 NetworkName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_]{0,99}$")]
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
-Share = Annotated[float, Field(ge=0, le=1)]
-Count = Annotated[int, Field(ge=0)]
 Rgb01 = tuple[Share, Share, Share]
 Positive3 = tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]]
 Channels = Annotated[tuple[float, ...], Field(min_length=1, max_length=65536)]
-
-
-class Record(BaseModel):
-    """Frozen, no unknown keys, no NaN or infinity."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class TileFit(Record):
@@ -146,6 +141,7 @@ class OutOfDistribution(Record):
     that distance over the validation part: by construction 1 − quantile of tiles like these lie beyond.
     """
 
+    method: Literal["standardised"] = "standardised"
     mean: Channels
     std: Channels
     limit: float = Field(gt=0)
@@ -156,6 +152,21 @@ class OutOfDistribution(Record):
         if len(self.mean) != len(self.std) or min(self.std) <= 0:
             raise ValueError("mean and std must have the same length, and every std be above 0")
         return self
+
+
+def _method(known: Any) -> str | None:
+    """Packages made before there was a choice do not name it."""
+    found = known.get("method", "standardised") if isinstance(known, dict) else getattr(known, "method", None)
+    return found if isinstance(found, str) else None
+
+
+# How a tile's distance from the training tiles is told; the arithmetic is in `coverslip.models.familiarity`.
+Familiarity: TypeAlias = Annotated[
+    Annotated[OutOfDistribution, Tag("standardised")]
+    | Annotated[Mahalanobis, Tag("mahalanobis")]
+    | Annotated[Energy, Tag("energy")],
+    Discriminator(_method),
+]
 
 
 class Stated(Record):
@@ -170,19 +181,15 @@ class Stated(Record):
     intended_use: Text
 
 
-class ModelDocument(Stated):
-    """The content of `model.json`. None in an optional field means "not known" or "not measured"."""
+class Sealed(Record):
+    """What every model's document says, whatever the model looks at. None means "not measured"."""
 
-    schema_name: Literal["coverslip.model"] = SCHEMA_NAME
-    schema_version: Literal[1] = SCHEMA_VERSION
-    task: Literal["tile-classification"] = "tile-classification"
     classes: tuple[Text, ...] = Field(min_length=2, max_length=10000)
-    normalisation: Normalisation
     research_use: str = RUO
-    training: Training | None
     metrics: Metrics | None
     calibration: Calibration | None
-    out_of_distribution: OutOfDistribution | None
+    reliability: Reliability | None = None
+    prediction_sets: PredictionSets | None = None
     weights_sha256: Sha256
     created_with: dict[Name, Text]
 
@@ -201,7 +208,25 @@ class ModelDocument(Stated):
         return classes
 
     @model_validator(mode="after")
-    def _metrics_name_the_classes(self) -> ModelDocument:
+    def _metrics_name_the_classes(self) -> Self:
         if self.metrics and tuple(entry.name for entry in self.metrics.classes) != self.classes:
             raise ValueError("metrics.classes are not the model's classes in their order")
         return self
+
+    @model_validator(mode="after")
+    def _sets_are_of_the_classes(self) -> Self:
+        if self.prediction_sets and len(self.prediction_sets.thresholds) != len(self.classes):
+            raise ValueError("prediction_sets.thresholds are not one per class")
+        return self
+
+
+class ModelDocument(Sealed, Stated):
+    """The content of `model.json`. None in an optional field means "not known" or "not measured"."""
+
+    schema_name: Literal["coverslip.model"] = SCHEMA_NAME
+    schema_version: Literal[1] = SCHEMA_VERSION
+    task: Literal["tile-classification"] = "tile-classification"
+    normalisation: Normalisation
+    training: Training | None
+    out_of_distribution: Familiarity | None
+    colour: ColourStatistics | None = None

@@ -2,30 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from importlib.util import find_spec
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from coverslip.errors import ModelUnavailableError, RequestError
+from coverslip.errors import ModelUnavailableError
 from coverslip.extras import require
-from coverslip.models.calibration import feature_distance
-from coverslip.models.cuda import Cuda
-from coverslip.models.device import Compute, choose_device
+from coverslip.models.calibration import soften
+from coverslip.models.device import Compute
 from coverslip.models.document import Normalisation
+from coverslip.models.familiarity import feature_width, ruler
 from coverslip.models.network import features_and_logits, load_network, normalise
-from coverslip.models.openvino import OpenVino, TranslationError
 from coverslip.models.package import WEIGHTS, ModelPackage
-from coverslip.models.runtime import Figures, Runtime, overlapped
-from coverslip.models.torch_cpu import TorchCpu
+from coverslip.models.runtime import Recipe
+from coverslip.models.stream import RuntimeName, Stream
 
 if TYPE_CHECKING:
     import torch
-
-RuntimeName: TypeAlias = Literal["auto", "torch", "openvino"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -67,11 +63,12 @@ class Engine:
         network cannot be had in the runtime asked for, MissingExtraError when that is not installed,
         RequestError for a device that is not here.
         """
-        if min(threads or 1, batch or 1) < 1:
-            raise RequestError("threads and batch", "are below 1", "give at least 1, or None")
         self.package = package
-        self._runtime = choose_runtime(package, choose_device(device), threads, batch, runtime)
-        self.compute: Compute = self._runtime.compute
+        known = package.document.out_of_distribution
+        self._ruler = ruler(known) if known else None
+        self._stream = Stream(_recipe(package), device, threads, batch, runtime)
+        self._runtime = self._stream.runtime
+        self.compute: Compute = self._stream.compute
 
     def predict(self, tiles: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Probabilities (n, classes), rows sum to 1, of RGB tiles uint8 (n, size, size, 3).
@@ -95,76 +92,13 @@ class Engine:
         one has ended, so that nothing waits for it, and no more ahead than is computed at once. An array may
         be filled anew as soon as the next one is asked for.
         """
-        parts: list[Figures] = []
-        chunks = overlapped(self._chunks(batches), self._begin, self._finish, self._runtime.ahead)
-        for figures, last in chunks:
-            parts.append(figures)
-            if last:
-                features, logits = (np.concatenate(part) for part in zip(*parts, strict=True))
-                parts.clear()
-                yield self._outputs(features, logits)
-
-    def _chunks(self, batches: Iterable[NDArray[np.uint8]]) -> Iterator[tuple[NDArray[np.uint8], bool]]:
-        """Pieces of what the runtime takes at once, and whether each is the last of its batch."""
-        step = self._runtime.chunk
-        for tiles in batches:
-            self._check(tiles)
-            for start in range(0, max(len(tiles), 1), step):
-                yield tiles[start : start + step], start + step >= len(tiles)
-
-    def _begin(self, chunk: tuple[NDArray[np.uint8], bool]) -> tuple[Callable[[], Figures], bool]:
-        tiles, last = chunk
-        return (self._runtime.begin(tiles) if len(tiles) else self._nothing), last
-
-    @staticmethod
-    def _finish(begun: tuple[Callable[[], Figures], bool]) -> tuple[Figures, bool]:
-        return begun[0](), begun[1]
-
-    def _nothing(self) -> Figures:
-        document = self.package.document
-        width = len(document.out_of_distribution.mean) if document.out_of_distribution else 0
-        return np.zeros((0, width), np.float32), np.zeros((0, len(document.classes)), np.float32)
+        return (self._outputs(features, logits) for features, logits in self._stream.figures(batches))
 
     def _outputs(self, features: NDArray[np.float32], logits: NDArray[np.float32]) -> Outputs:
-        known = self.package.document.out_of_distribution
         calibration = self.package.document.calibration
-        temperature = calibration.temperature if calibration else 1.0
-        scaled = logits / np.float32(temperature)
-        scaled -= scaled.max(axis=1, keepdims=True, initial=-np.inf)
-        odds = np.exp(scaled)
-        distance = None
-        if known:
-            distance = feature_distance(features, np.asarray(known.mean), np.asarray(known.std))
-        return Outputs(odds / odds.sum(axis=1, keepdims=True), distance)
-
-    def _check(self, tiles: NDArray[np.uint8]) -> None:
-        size = self.package.document.tile.size
-        if tiles.dtype != np.uint8 or tiles.ndim != 4 or tiles.shape[1:] != (size, size, 3):
-            raise RequestError(
-                f"tiles {tiles.dtype} {tiles.shape}",
-                f"do not fit the model {self.package.document.name}",
-                f"give uint8 (n, {size}, {size}, 3)",
-            )
-
-
-def choose_runtime(
-    package: ModelPackage, device: torch.device, threads: int | None, batch: int | None, wanted: RuntimeName
-) -> Runtime:
-    """The package's network in the runtime that the device and the request ask for; see `Engine`."""
-    if wanted not in ("auto", "torch", "openvino"):
-        raise RequestError(f"runtime {wanted}", "is not known", "say auto, torch or openvino")
-    size, normalisation = package.document.tile.size, package.document.normalisation
-    if device.type == "cuda":
-        if wanted == "openvino":
-            raise RequestError("runtime openvino", f"does not run on {device}", "say device cpu")
-        return Cuda(_load(package), size, normalisation, device, batch)
-    if wanted == "openvino" or (wanted == "auto" and find_spec("openvino") is not None):
-        try:
-            return OpenVino(_load(package), size, normalisation, threads, batch)
-        except TranslationError:
-            if wanted == "openvino":
-                raise
-    return TorchCpu(_load(package), size, normalisation, threads, batch)
+        probabilities = soften(logits, calibration.temperature if calibration else 1.0)
+        distance = self._ruler(features, logits) if self._ruler else None
+        return Outputs(probabilities, distance)
 
 
 def evaluate(
@@ -185,6 +119,19 @@ def evaluate(
             parts.append([part.float().cpu().numpy() for part in found])
     features, logits = (np.concatenate(part) for part in zip(*parts, strict=True))
     return features, logits
+
+
+def _recipe(package: ModelPackage) -> Recipe:
+    document = package.document
+    known = document.out_of_distribution
+    return Recipe(
+        name=document.name,
+        load=lambda: _load(package),
+        look=features_and_logits,
+        widths=(feature_width(known) if known else 0, len(document.classes)),
+        size=document.tile.size,
+        normalisation=document.normalisation,
+    )
 
 
 def _load(package: ModelPackage) -> torch.nn.Module:

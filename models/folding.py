@@ -13,21 +13,24 @@ import numpy as np
 from coverslip.extras import require
 from coverslip.models.document import Normalisation
 from coverslip.models.network import features_and_logits, normalise
+from coverslip.models.runtime import Look
 
 if TYPE_CHECKING:
     import torch
 
 
-def fold_norms(network: torch.nn.Module, size: int, normalisation: Normalisation) -> int:
+def fold_norms(
+    network: torch.nn.Module, size: int, normalisation: Normalisation, look: Look = features_and_logits
+) -> int:
     """Fold, in place, every batch norm that alone uses a convolution's output; how many there were.
 
     In evaluation a norm is one scale and shift per channel, which the convolution's weights can carry. Which
-    norm follows which convolution is read off one blank tile of `size` px sent through the network, since
-    the tree of modules does not say it. Activations that timm keeps inside a norm stay; what is no plain
-    batch norm is left alone.
+    norm follows which convolution is read off one blank tile of `size` px sent through the network by `look`,
+    since the tree of modules does not say it. Activations that timm keeps inside a norm stay; what is no
+    plain batch norm is left alone.
     """
     torch = require("torch")
-    calls = _observe(network, size, normalisation)
+    calls = _observe(network, size, normalisation, look)
     convolutions = {id(m.weight): m for m in network.modules() if isinstance(m, torch.nn.Conv2d)}
     norms = {id(m.running_mean): name for name, m in network.named_modules() if type(m) in _plain_norms()}
     pairs = [pair for pair in calls.pairs() if pair[0] in convolutions and pair[1] in norms]
@@ -57,12 +60,12 @@ class _Calls:
         return [(weight, mean) for weight, mean in pairs if weights[weight] == means[mean] == 1]
 
 
-def _observe(network: torch.nn.Module, size: int, normalisation: Normalisation) -> _Calls:
+def _observe(network: torch.nn.Module, size: int, normalisation: Normalisation, look: Look) -> _Calls:
     torch = require("torch")
     calls = _Calls()
     tile = normalise(torch.from_numpy(np.zeros((1, size, size, 3), np.uint8)), normalisation)
     with torch.inference_mode(), _recorder(calls):
-        features_and_logits(network, tile)
+        look(network, tile)
     return calls
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -48,12 +50,28 @@ def bootstrap_interval(
     per_group = np.zeros((len(names), classes, classes), np.int64)
     np.add.at(per_group, (where, true, called), 1)
     flat = per_group.reshape(len(names), -1)
-    rng = np.random.default_rng(seed)
-    draws = (rng.integers(len(names), size=len(names)) for _ in range(RESAMPLES))
-    times = (np.bincount(draw, minlength=len(names)) for draw in draws)
+    times = resampled(len(names), seed)
     figures = [balanced_accuracy((count @ flat).reshape(classes, classes)) for count in times]
     low, high = np.quantile(figures, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return float(low), float(high)
+
+
+def interval_of_mean(
+    values: NDArray[np.number] | NDArray[np.bool_], groups: NDArray[np.integer], seed: int = 0
+) -> tuple[float, float]:
+    """As `bootstrap_interval`, of the mean of `values` (n,) with their groups (n,)."""
+    names, where = np.unique(groups, return_inverse=True)
+    sums, sizes = np.bincount(where, values), np.bincount(where)
+    found = [(times @ sums) / (times @ sizes) for times in resampled(len(names), seed)]
+    low, high = np.quantile(found, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return float(low), float(high)
+
+
+def resampled(groups: int, seed: int) -> Iterator[NDArray[np.intp]]:
+    """For each of `RESAMPLES` bootstrap draws, how often each group is in it, (groups,)."""
+    rng = np.random.default_rng(seed)
+    for _ in range(RESAMPLES):
+        yield np.bincount(rng.integers(groups, size=groups), minlength=groups)
 
 
 def measure(

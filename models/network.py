@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from coverslip.errors import ModelUnavailableError
 from coverslip.extras import require
@@ -35,15 +35,20 @@ def load_network(
 
     Raises ModelUnavailableError when timm cannot build it, RuntimeError when a name or shape does not fit.
     """
-    network = _laid_out(architecture, classes, weights)
+    return with_weights(lambda: _create(architecture, classes, None), weights)
+
+
+def with_weights(make: Callable[[], torch.nn.Module], weights: Mapping[str, torch.Tensor]) -> torch.nn.Module:
+    """As `load_network`, for what `make` builds."""
+    network = _laid_out(make, weights)
     if network is None:
-        network = _create(architecture, classes, None)
+        network = make()
         network.load_state_dict(weights, strict=True)
     return network.float().eval().requires_grad_(False)
 
 
 def _laid_out(
-    architecture: Architecture, classes: int, weights: Mapping[str, torch.Tensor]
+    make: Callable[[], torch.nn.Module], weights: Mapping[str, torch.Tensor]
 ) -> torch.nn.Module | None:
     """Around the given tensors, without drawing random ones first: a second of work for a ViT-B.
 
@@ -51,7 +56,7 @@ def _laid_out(
     """
     try:
         with require("torch").device("meta"):
-            network = _create(architecture, classes, None)
+            network = make()
     except ModelUnavailableError:
         return None
     network.load_state_dict(weights, strict=True, assign=True)
@@ -100,12 +105,21 @@ def published_normalisation(architecture: Architecture) -> Normalisation:
 
 
 def _create(architecture: Architecture, classes: int, weights: Path | None) -> torch.nn.Module:
+    return create(architecture.name, architecture.arguments.model_dump(exclude_none=True), classes, weights)
+
+
+def create(
+    name: str, arguments: Mapping[str, Any], classes: int, weights: Path | None = None
+) -> torch.nn.Module:
+    """timm's network of that name, channels-last. `classes`: 0 for none to tell apart, and no classifier.
+
+    `weights`: a local file of published weights, None for random ones. Raises ModelUnavailableError.
+    """
     torch, timm = require("torch"), require("timm")
-    arguments = architecture.arguments.model_dump(exclude_none=True)
     overlay = {"file": str(weights)} if weights else None
     try:
         network = timm.create_model(
-            architecture.name,
+            name,
             pretrained=weights is not None,
             pretrained_cfg_overlay=overlay,
             num_classes=classes,
@@ -113,7 +127,7 @@ def _create(architecture: Architecture, classes: int, weights: Path | None) -> t
         )
     except (RuntimeError, TypeError, ValueError, AssertionError) as error:
         raise ModelUnavailableError(
-            architecture.name,
+            name,
             f"timm {timm.__version__} cannot build it ({error})",
             "name one of timm.list_models() and arguments it takes",
         ) from error

@@ -10,12 +10,13 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from pydantic import ValidationError
 
 from coverslip.atomic import replacing
 from coverslip.errors import ModelMismatchError, ModelUnavailableError, RequestError
-from coverslip.models.document import SCHEMA_NAME, SCHEMA_VERSION, ModelDocument
+from coverslip.models.document import ModelDocument, Sealed
 
 DOCUMENT = "model.json"
 WEIGHTS = "weights.safetensors"
@@ -27,6 +28,7 @@ CONVERT = (
     'safetensors.torch.save_file(torch.load("FILE", weights_only=True), "weights.safetensors") '
     "and put model.json beside it"
 )
+Document = TypeVar("Document", bound=Sealed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,12 +72,7 @@ class ModelPackage:
 
         Raises ModelUnavailableError when they changed since the package was loaded.
         """
-        try:
-            weights = self.weights.read_bytes()
-        except OSError as error:
-            raise ModelUnavailableError(str(self.weights), f"cannot be read ({error})", _AGAIN) from error
-        _check_digest(self.weights, hashlib.sha256(weights).hexdigest(), self.document)
-        return weights
+        return read_weights(self.folder, self.document)
 
 
 _AGAIN = "get the package again from where it was made"
@@ -86,21 +83,45 @@ def load_package(folder: str | Path) -> ModelPackage:
 
     Raises ModelUnavailableError naming every problem of the document with its path in it.
     """
+    return ModelPackage(Path(folder), *read_document(folder, ModelDocument))
+
+
+def read_document(folder: str | Path, kind: type[Document]) -> tuple[Document, str]:
+    """The document of a verified package, and the sha256 of the file it stands in.
+
+    Raises ModelUnavailableError, also for a package of another kind.
+    """
     folder = Path(folder)
     _check_folder(folder)
-    content = _read_document(folder / DOCUMENT)
-    document = _parse(folder / DOCUMENT, content)
+    content = _read_content(folder / DOCUMENT)
+    document = _parse(folder / DOCUMENT, content, kind)
     _check_digest(folder / WEIGHTS, _file_digest(folder / WEIGHTS), document)
-    return ModelPackage(folder, document, hashlib.sha256(content).hexdigest())
+    return document, hashlib.sha256(content).hexdigest()
+
+
+def read_weights(folder: Path, document: Sealed) -> bytes:
+    """The weights' bytes, verified. Raises ModelUnavailableError."""
+    path = folder / WEIGHTS
+    try:
+        weights = path.read_bytes()
+    except OSError as error:
+        raise ModelUnavailableError(str(path), f"cannot be read ({error})", _AGAIN) from error
+    _check_digest(path, hashlib.sha256(weights).hexdigest(), document)
+    return weights
 
 
 def write_package(folder: str | Path, document: ModelDocument, weights: bytes) -> ModelPackage:
+    """Write a package and load it; see `write_files`."""
+    write_files(Path(folder), document, weights)
+    return load_package(folder)
+
+
+def write_files(folder: Path, document: Sealed, weights: bytes) -> None:
     """Write a package under a temporary name and rename it, so that it is whole or not there.
 
     `weights`: the bytes of a safetensors file, whose sha256 the document states. The same arguments give
     the same bytes. Raises RequestError when the folder exists and is not empty, or cannot be written.
     """
-    folder = Path(folder)
     if hashlib.sha256(weights).hexdigest() != document.weights_sha256:
         raise RequestError(
             str(folder), "the document states another sha256 than the weights have", "state it"
@@ -116,7 +137,6 @@ def write_package(folder: str | Path, document: ModelDocument, weights: bytes) -
         raise RequestError(
             str(folder), f"cannot be written ({error})", "name a folder you can write"
         ) from error
-    return load_package(folder)
 
 
 def _check_folder(folder: Path) -> None:
@@ -152,13 +172,13 @@ def check_files(folder: Path, names: Sequence[str]) -> None:
             )
 
 
-def _read_document(path: Path) -> bytes:
+def _read_content(path: Path) -> bytes:
     if path.stat().st_size > DOCUMENT_BYTES:
         raise ModelUnavailableError(str(path), f"is larger than {DOCUMENT_BYTES} bytes", _AGAIN)
     return path.read_bytes()
 
 
-def _parse(path: Path, content: bytes) -> ModelDocument:
+def _parse(path: Path, content: bytes, kind: type[Document]) -> Document:
     try:
         found = json.loads(content)
     except (ValueError, RecursionError) as error:
@@ -166,14 +186,15 @@ def _parse(path: Path, content: bytes) -> ModelDocument:
     schema = (
         (found.get("schema_name"), found.get("schema_version")) if isinstance(found, dict) else (None, None)
     )
-    if schema != (SCHEMA_NAME, SCHEMA_VERSION):
+    wanted = kind.model_fields["schema_name"].default, kind.model_fields["schema_version"].default
+    if schema != wanted:
         raise ModelUnavailableError(
             str(path),
-            f"has the schema {schema[0]} {schema[1]}, and this version reads {SCHEMA_NAME} {SCHEMA_VERSION}",
+            f"has the schema {schema[0]} {schema[1]}, and this version reads {wanted[0]} {wanted[1]}",
             "use the version of Coverslip that wrote it, or make the package again",
         )
     try:
-        return ModelDocument.model_validate_json(content)
+        return kind.model_validate_json(content)
     except ValidationError as error:
         raise ModelUnavailableError(str(path), file_problems(error), "mend these fields") from error
 
@@ -199,7 +220,7 @@ def _file_digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _check_digest(path: Path, digest: str, document: ModelDocument) -> None:
+def _check_digest(path: Path, digest: str, document: Sealed) -> None:
     if digest != document.weights_sha256:
         raise ModelUnavailableError(
             str(path),

@@ -4,19 +4,42 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from typing import Protocol, TypeAlias, TypeVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from coverslip.models.device import Compute
+from coverslip.models.document import Normalisation
+
+if TYPE_CHECKING:
+    import torch
 
 Begun = TypeVar("Begun")
 Item = TypeVar("Item")
 Done = TypeVar("Done")
 
-# Features (n, features) and logits (n, classes), float32.
-Figures: TypeAlias = tuple[NDArray[np.float32], NDArray[np.float32]]
+# Of n tiles: features (n, features) first, and where a classifier follows its logits (n, classes); float32.
+Figures: TypeAlias = tuple[NDArray[np.float32], ...]
+# The same as tensors, from a network and a normalised batch (n, 3, h, w).
+Look: TypeAlias = "Callable[[torch.nn.Module, torch.Tensor], tuple[torch.Tensor, ...]]"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Recipe:
+    """What is to be computed of tiles `size` px square.
+
+    `load` gives the network on the CPU, in evaluation mode, anew at each call: a runtime may change it.
+    `look`: which figures are wanted of it; `widths`: how many of each per tile.
+    """
+
+    name: str
+    load: Callable[[], torch.nn.Module]
+    look: Look
+    widths: tuple[int, ...]
+    size: int
+    normalisation: Normalisation
 
 
 class Runtime(Protocol):

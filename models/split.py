@@ -78,13 +78,44 @@ def _reserve(counts: NDArray[np.int64], order: NDArray[np.intp]) -> NDArray[np.i
     return part
 
 
+def fold_groups(
+    labels: NDArray[np.integer],
+    groups: NDArray[np.integer],
+    folds: int,
+    seed: int = 0,
+    classes: tuple[str, ...] | None = None,
+) -> NDArray[np.intp]:
+    """A fold, 0 to `folds` − 1, for each row; whole groups only, classes as evenly as groups allow.
+
+    Arguments as for `split_groups`, and as there the same give the same. Raises RequestError when a class
+    cannot be in every fold.
+
+    >>> np.bincount(fold_groups(np.array([0, 0, 0, 1, 1, 1]), np.arange(6), 3)).tolist()
+    [2, 2, 2]
+    """
+    counts, rows_group = _count(labels, groups)
+    order = np.random.default_rng(seed).permutation(len(counts))
+    order = order[np.argsort(-counts[order].sum(axis=1), kind="stable")]
+    fold = np.full(len(counts), -1, np.intp)
+    _fill(counts, order, fold, np.full(folds, 1 / folds))
+    for label in np.flatnonzero(counts.any(axis=0)):
+        if len(np.unique(fold[counts[:, label] > 0])) < folds:
+            name = (classes or tuple(map(str, range(counts.shape[1]))))[label]
+            raise RequestError(
+                "the labels",
+                f"hold too few groups of the class {name} for {folds} folds",
+                "ask for fewer folds, or give more patients or slides of it",
+            )
+    return fold[rows_group]
+
+
 def _fill(
     counts: NDArray[np.int64], order: NDArray[np.intp], part: NDArray[np.intp], shares: NDArray[np.float64]
 ) -> None:
     """Give each free group to the part where it lowers the summed squared error of the class shares most."""
     total = np.maximum(counts.sum(axis=0), 1)
     missing = shares[:, None] * np.ones(counts.shape[1])
-    for number in range(len(PARTS)):
+    for number in range(len(shares)):
         missing[number] -= counts[part == number].sum(axis=0) / total
     for group in order[part[order] < 0]:
         share = counts[group] / total

@@ -13,7 +13,7 @@ from coverslip.models.device import describe
 from coverslip.models.document import Normalisation
 from coverslip.models.folding import fold_norms
 from coverslip.models.network import features_and_logits, normalise
-from coverslip.models.runtime import Figures
+from coverslip.models.runtime import Figures, Look
 
 if TYPE_CHECKING:
     import torch
@@ -38,11 +38,12 @@ class TorchCpu:
         normalisation: Normalisation,
         threads: int | None = None,
         chunk: int | None = None,
+        look: Look = features_and_logits,
     ):
         torch = require("torch")
-        self.chunk = chunk or CHUNK
+        self.chunk, self._look = chunk or CHUNK, look
         self._threads, self._normalisation = threads, normalisation
-        fold_norms(network, size, normalisation)
+        fold_norms(network, size, normalisation, look)
         self._network = network.to(memory_format=torch.channels_last)
         device = torch.device("cpu")
         self.compute = describe(device, "float32", threads or torch.get_num_threads(), self.chunk)
@@ -55,6 +56,6 @@ class TorchCpu:
         # Torch refuses read-only memory, which arrays from a store may be: a copy of one chunk.
         chunk = torch.from_numpy(np.require(tiles, requirements=["C", "W"]))
         with torch.inference_mode():
-            found = features_and_logits(self._network, normalise(chunk, self._normalisation))
-        features, logits = (part.numpy() for part in found)
-        return lambda: (features, logits)
+            found = self._look(self._network, normalise(chunk, self._normalisation))
+        figures = tuple(part.numpy() for part in found)
+        return lambda: figures

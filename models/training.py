@@ -8,11 +8,10 @@ import platform
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,8 +19,10 @@ from pydantic import ValidationError
 
 from coverslip.errors import RequestError
 from coverslip.extras import require
-from coverslip.models.augmentation import augment
-from coverslip.models.calibration import fit_distance, fit_temperature
+from coverslip.models.augmentation import ColourChange, augment
+from coverslip.models.calibration import fit_temperature, soften
+from coverslip.models.colour import fit_colours, tile_colours
+from coverslip.models.conformal import fit_sets, least_groups, measure_coverage
 from coverslip.models.dataset import LabelledTiles, read_tiles
 from coverslip.models.device import choose_device
 from coverslip.models.document import (
@@ -34,7 +35,9 @@ from coverslip.models.document import (
     TileFit,
     Training,
 )
+from coverslip.models.doubt import PredictionSets, SetMethod
 from coverslip.models.engine import evaluate
+from coverslip.models.familiarity import Method, fit_familiarity
 from coverslip.models.metrics import balanced_accuracy, confusion_matrix, measure
 from coverslip.models.network import (
     Start,
@@ -45,6 +48,8 @@ from coverslip.models.network import (
     start_network,
 )
 from coverslip.models.package import ModelPackage, write_package
+from coverslip.models.reliability import measure_reliability
+from coverslip.models.seed import seeded
 from coverslip.models.split import Split, split_groups
 
 if TYPE_CHECKING:
@@ -60,6 +65,9 @@ class TrainingSettings:
 
     `mpp`: µm per pixel of the image files, which only their maker knows; the package states that of the
     tile after reduction to `size` px. `tolerance`: how far a slide's tiles may be off it, as a share.
+    `coverage`, `sets` and `sets_by_class` as in `coverslip.models.conformal.fit_sets`; `familiarity`: how
+    tiles unlike those of training are told. `colour`: how the colours of training tiles are varied, see
+    `coverslip.models.augmentation`.
     """
 
     mpp: float
@@ -80,6 +88,11 @@ class TrainingSettings:
     weight_decay: float = 0.05
     label_smoothing: float = 0.1  # Szegedy 2016, CVPR
     shares: tuple[float, float, float] = (0.7, 0.15, 0.15)
+    coverage: float = 0.9
+    sets: SetMethod = "lac"
+    sets_by_class: bool = False
+    familiarity: Method = "mahalanobis"
+    colour: ColourChange = "channels"
     seed: int = 0
     device: str = "auto"
 
@@ -88,6 +101,11 @@ class TrainingSettings:
         low = [f"{name} is below {bound}" for name, bound in least.items() if getattr(self, name) < bound]
         if low:
             raise RequestError("training", "; ".join(low), "give larger figures")
+        if self.colour not in get_args(ColourChange):
+            named = ", ".join(get_args(ColourChange))
+            raise RequestError("training", f"no colours are varied by {self.colour!r}", f"give {named}")
+        if not 0 < self.coverage < 1:
+            raise RequestError("training", f"the coverage {self.coverage:g} is no share", "give such as 0.9")
         self.stated()
 
     def stated(self) -> Stated:
@@ -153,7 +171,7 @@ def train_tiles(
     with tempfile.TemporaryDirectory(prefix="coverslip-", ignore_cleanup_errors=True) as scratch:
         tiles = read_tiles(labels_csv, settings.size, Path(scratch), settings.group_column)
         split = split_groups(tiles.labels, tiles.groups, settings.shares, settings.seed, tiles.classes)
-        with _seeded(settings.seed):
+        with seeded(settings.seed):
             network = start_network(architecture, len(tiles.classes), start).to(
                 choose_device(settings.device)
             )
@@ -169,25 +187,13 @@ def train_tiles(
         history=history,
         best_epoch=best,
         initialisation=start.sentence,
-        notes=_notes(document, start),
+        notes=(*_notes(document, start), *_no_sets(document, settings)),
         seconds=time.monotonic() - began,
     )
 
 
 def _silent(epoch: Epoch) -> None:
     """No progress is drawn."""
-
-
-@contextmanager
-def _seeded(seed: int) -> Iterator[None]:
-    """Torch's random numbers from `seed` and only deterministic kernels inside; both as before afterwards."""
-    torch = require("torch")
-    with (
-        torch.random.fork_rng(),
-        torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True),
-    ):
-        torch.manual_seed(seed)
-        yield
 
 
 def _fit(
@@ -233,6 +239,7 @@ class _Step:
         self._network, self._tiles, self._normalisation = network, tiles, normalisation
         self._device = next(network.parameters()).device
         self._generator = torch.Generator().manual_seed(settings.seed)
+        self._colour: ColourChange = settings.colour
         # Weights inverse to the class counts: each class counts as much as any other.
         counts = np.bincount(tiles.labels[train], minlength=len(tiles.classes))
         weight = torch.tensor(len(train) / (len(counts) * counts), dtype=torch.float32, device=self._device)
@@ -248,7 +255,8 @@ class _Step:
     def __call__(self, rows: NDArray[np.intp]) -> float:
         torch = require("torch")
         self._network.train()
-        varied = augment(torch.from_numpy(self._tiles.pixels[rows]), self._generator).to(self._device)
+        varied = augment(torch.from_numpy(self._tiles.pixels[rows]), self._generator, self._colour)
+        varied = varied.to(self._device)
         labels = torch.from_numpy(self._tiles.labels[rows]).to(self._device)
         loss = self._loss(
             features_and_logits(self._network, normalise(varied, self._normalisation))[1], labels
@@ -312,7 +320,8 @@ def _conclude(
         for rows in (split.train, split.validation, split.test)
     ]
     (train, _), (validation, validation_logits), (_, test_logits) = parts
-    test = split.test
+    test, calibration = split.test, fit_temperature(validation_logits, tiles.labels[split.validation])
+    softened = [soften(logits, calibration.temperature) for logits in (validation_logits, test_logits)]
     data = f"test part of the labels file: {len(test)} tiles kept out of training and of every choice"
     weights, stated = _weights(network), settings.stated()
     document = ModelDocument(
@@ -329,12 +338,40 @@ def _conclude(
         metrics=measure(
             tiles.labels[test], test_logits.argmax(axis=1), tiles.groups[test], tiles.classes, data
         ),
-        calibration=fit_temperature(validation_logits, tiles.labels[split.validation]),
-        out_of_distribution=fit_distance(train, validation),
+        calibration=calibration,
+        reliability=measure_reliability(
+            test_logits, tiles.labels[test], tiles.groups[test], calibration.temperature
+        ),
+        prediction_sets=_sets(tiles, split, settings, softened[0], softened[1]),
+        out_of_distribution=fit_familiarity(
+            settings.familiarity, train, tiles.labels[split.train], validation, validation_logits
+        ),
+        colour=fit_colours(_colours(tiles, split.train), _colours(tiles, split.validation)),
         weights_sha256=hashlib.sha256(weights).hexdigest(),
         created_with=_versions(),
     )
     return document, weights
+
+
+def _colours(tiles: LabelledTiles, rows: NDArray[np.intp]) -> NDArray[np.float32]:
+    """Of these rows, whose pixels are fetched some at a time."""
+    return np.concatenate([tile_colours(tiles.pixels[rows[i : i + 128]]) for i in range(0, len(rows), 128)])
+
+
+def _sets(
+    tiles: LabelledTiles,
+    split: Split,
+    settings: TrainingSettings,
+    validation: NDArray[np.float32],
+    test: NDArray[np.float32],
+) -> PredictionSets | None:
+    """From the probabilities of both parts; None where the validation part has too few groups for it."""
+    labels, groups = tiles.labels[split.validation], tiles.groups[split.validation]
+    if len(np.unique(groups)) < least_groups(settings.coverage):
+        return None
+    known = fit_sets(validation, labels, groups, settings.coverage, settings.sets, settings.sets_by_class)
+    measured = measure_coverage(known, test, tiles.labels[split.test], tiles.groups[split.test])
+    return known.model_copy(update={"measured": measured})
 
 
 def _training(
@@ -382,3 +419,13 @@ def _notes(document: ModelDocument, start: Start) -> tuple[str, ...]:
             "say so in the column group, or the accuracy is too high."
         )
     return tuple(notes)
+
+
+def _no_sets(document: ModelDocument, settings: TrainingSettings) -> tuple[str, ...]:
+    if document.prediction_sets:
+        return ()
+    least = least_groups(settings.coverage)
+    return (
+        f"No prediction sets: a coverage of {settings.coverage:g} cannot be stated with fewer than {least} "
+        "groups in the validation part. Give tiles of more groups, or ask for less coverage.",
+    )

@@ -12,12 +12,14 @@ README.md and docs/*.md are run from top to bottom, each in a folder of its own.
     slides/case-1.tiff   DAB-stained tissue, 1024 × 1024, 0.5 µm/px, 3 levels
     slides/case-2.svs    the same mirrored, as an Aperio file at 0.25 µm/px, 40×, with label and macro
     tiles.csv            file,label,group: 64-px tiles of case-1 in tiles/, pale or stained
+    slides.csv           file,label,group: features of the tiles of 16 slides in features/, normal or tumour
 """
 
 from __future__ import annotations
 
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 from documents import Block, blocks, run_document
@@ -42,6 +44,20 @@ def write_tiles(folder: Path, rgb: NDArray[np.uint8]) -> None:
     (folder / "tiles.csv").write_text("\n".join(lines) + "\n")
 
 
+def write_bags(folder: Path) -> None:
+    """Drawn from two normal distributions: in slides of tumour some tiles lie apart."""
+    (folder / "features").mkdir()
+    rng, lines = np.random.default_rng(0), ["file,label,group"]
+    for number in range(16):
+        features = rng.normal(size=(60, 32)).astype(np.float32)
+        features[: 6 * (number % 2)] += 3
+        with h5py.File(folder / f"features/{number}.h5", "w") as file:
+            file["features"] = features
+            file["coords"] = 448 * np.stack(np.divmod(np.arange(60), 8), axis=1)
+        lines.append(f"features/{number}.h5,{('normal', 'tumour')[number % 2]},patient-{number}")
+    (folder / "slides.csv").write_text("\n".join(lines) + "\n")
+
+
 @pytest.fixture
 def desk(tmp_path, monkeypatch) -> Path:
     """The folder in which a document is run, with the files that the documents name."""
@@ -50,6 +66,7 @@ def desk(tmp_path, monkeypatch) -> Path:
     write_tiff(tmp_path / "slides/case-1.tiff", rgb, 0.5, levels=3)
     write_svs(tmp_path / "slides/case-2.svs", rgb[:, ::-1], 0.25, 40)
     write_tiles(tmp_path, rgb)
+    write_bags(tmp_path)
     monkeypatch.setenv("COVERSLIP_MODELS", str(tmp_path / "library"))
     monkeypatch.chdir(tmp_path)
     return tmp_path

@@ -17,10 +17,10 @@ from coverslip.tiling.stain import (
     StainVectors,
     estimate_background,
     estimate_vectors,
-    optical_density,
     separate,
     stain_vectors,
 )
+from coverslip.wsi.colour import optical_density
 
 IMAGES = arrays(np.uint8, array_shapes(min_dims=2, max_dims=2, min_side=0, max_side=6).map(lambda s: (*s, 3)))
 

@@ -336,7 +336,7 @@ def test_another_document_is_another_request(model: Path, folder: Path) -> None:
 def test_more_classes_than_a_class_map_holds_are_refused(model: Path, folder: Path) -> None:
     many = shutil.copytree(model, folder / "many")
     document = json.loads((many / "model.json").read_text())
-    document |= {"classes": [f"c{n}" for n in range(256)], "metrics": None}
+    document |= {"classes": [f"c{n}" for n in range(256)], "metrics": None, "prediction_sets": None}
     (many / "model.json").write_text(json.dumps(document))
     with pytest.raises(ModelMismatchError, match="256 classes"):
         tile_classes(many)

@@ -40,19 +40,29 @@ def write_coords(plan: TilePlan, slide: Slide, path: str | os.PathLike[str]) -> 
     Raises RequestError when the slide's pixels are not square, which neither format can say.
     """
     mpp = plan.slide_mpp
-    if abs(mpp.x / mpp.y - 1) > SQUARE:
+    if not is_square(mpp):
         raise RequestError(
             f"{plan.slide} ({mpp.x:g} × {mpp.y:g} µm/px)",
             "has pixels that are not square, which CLAM and TRIDENT files cannot say",
             "use the tile plan (Parquet)",
         )
-    coords = np.stack([plan.x, plan.y], axis=1).astype(np.int64)
     with replacing(path) as part, h5py.File(part, "w") as file:
-        data = file.create_dataset(
-            "coords", data=coords, maxshape=(None, 2), chunks=(max(1, min(len(plan), 4096)), 2)
-        )
-        for name, value in _attributes(plan, slide, PurePath(path).parent.name).items():
-            data.attrs[name] = value
+        add_coords(file, plan, slide, PurePath(path).parent.name)
+
+
+def add_coords(file: h5py.File, plan: TilePlan, slide: Slide, folder: str) -> None:
+    """The data set `coords` of `write_coords`, in a file beside others. `folder`: the name of its folder."""
+    coords = np.stack([plan.x, plan.y], axis=1).astype(np.int64)
+    data = file.create_dataset(
+        "coords", data=coords, maxshape=(None, 2), chunks=(max(1, min(len(plan), 4096)), 2)
+    )
+    for name, value in _attributes(plan, slide, folder).items():
+        data.attrs[name] = value
+
+
+def is_square(mpp: Mpp) -> bool:
+    """Whether both programs can tell where the tiles of such a slide lie."""
+    return abs(mpp.x / mpp.y - 1) <= SQUARE
 
 
 def _attributes(plan: TilePlan, slide: Slide, folder: str) -> dict[str, int | float | str | tuple]:

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coverslip.errors import RequestError
+from coverslip.wsi.colour import DAB, HAEMATOXYLIN, optical_density
 from coverslip.wsi.facts import WHITE
 from coverslip.wsi.pixels import Rgb
 
@@ -90,33 +91,9 @@ def stain_vectors(
 
 
 # Ruifrok and Johnston 2001, as QuPath's StainVector and TIAToolbox have them.
-H_DAB = stain_vectors(("haematoxylin", "DAB"), (0.65, 0.70, 0.29), (0.27, 0.57, 0.78), source="default")
+H_DAB = stain_vectors(("haematoxylin", "DAB"), HAEMATOXYLIN, DAB, source="default")
 # Haematoxylin of Ruifrok and Johnston with QuPath's eosin, which is not theirs (0.07, 0.99, 0.11).
-H_E = stain_vectors(("haematoxylin", "eosin"), (0.65, 0.70, 0.29), (0.2159, 0.8012, 0.5581), source="default")
-
-
-def optical_density(rgb: NDArray[np.uint8], background: Rgb = WHITE) -> NDArray[np.float32]:
-    """max(0, -log10(max(v, 1) / background)) of uint8 (h, w, 3): float32 (h, w, 3), 0 to 2.41.
-
-    Pixels brighter than the background count as 0 (QuPath's rule).
-
-    >>> float(optical_density(np.full((1, 1, 3), 255, np.uint8)).max())
-    0.0
-    """
-    if rgb.ndim != 3 or rgb.shape[2] != 3 or rgb.dtype != np.uint8:
-        raise RequestError(
-            f"array {rgb.shape} {rgb.dtype}", "is no RGB image", "give uint8 (height, width, 3)"
-        )
-    if not rgb.size:
-        return np.zeros(rgb.shape, np.float32)
-    return np.asarray(cv2.LUT(np.ascontiguousarray(rgb), _density_table(background)), np.float32)
-
-
-def _density_table(background: Rgb) -> NDArray[np.float32]:
-    """(1, 256, 3): the density of each of the 256 values a channel can have."""
-    value = np.maximum(np.arange(256, dtype=np.float64), 1)[None, :, None]
-    # adding 0.0 turns the -0.0 of the background value itself into 0.0
-    return np.maximum(0, -np.log10(value / np.asarray(background, np.float64))).astype(np.float32) + 0.0
+H_E = stain_vectors(("haematoxylin", "eosin"), HAEMATOXYLIN, (0.2159, 0.8012, 0.5581), source="default")
 
 
 def separate(rgb: NDArray[np.uint8], vectors: StainVectors) -> NDArray[np.float32]:

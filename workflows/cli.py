@@ -27,6 +27,7 @@ COMMANDS = {
     "train": "Train a model on labelled tiles.",
     "models": "Models by name: list, add, verify, read about.",
     "run": "Run a workflow over slides.",
+    "embed": "Features of every tile, by an encoder.",
     "view": "Look at a slide or a result in napari.",
     "doctor": "Check the installation.",
 }

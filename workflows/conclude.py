@@ -13,17 +13,18 @@ import pyarrow as pa
 from coverslip.atomic import discard, replacing
 from coverslip.errors import StoreIncompleteError
 from coverslip.tiling.cascade import write_region
+from coverslip.tiling.coords import is_square
 from coverslip.tiling.geojson import tissue_features, write_geojson
 from coverslip.tiling.ome_zarr import finish_store
 from coverslip.tiling.plan import TilePlan
 from coverslip.tiling.route import choose_route
 from coverslip.tiling.tissue import TissueMask
-from coverslip.workflows.canvas import Painter, write_class_map, write_tissue
+from coverslip.workflows.canvas import write_class_map, write_tissue
 from coverslip.workflows.clock import now
 from coverslip.workflows.files import Part, read_part, write_json, write_table
 from coverslip.workflows.job import Job
 from coverslip.workflows.layout import too_damaged
-from coverslip.workflows.outputs import RESULT, STORE, digests, read_result
+from coverslip.workflows.outputs import FEATURES, FEATURES_H5, RESULT, STORE, digests, read_result
 from coverslip.workflows.pictures import galleries, overviews
 from coverslip.workflows.report import render_report
 from coverslip.workflows.result import (
@@ -35,7 +36,8 @@ from coverslip.workflows.result import (
     SlideResult,
     Times,
 )
-from coverslip.workflows.steps import Prepared, layout_of, let_go, opened, pyramid_of
+from coverslip.workflows.steps import Prepared, layout_of, let_go, opened, painter_of, pyramid_of, vectors_of
+from coverslip.workflows.vectors import write_h5
 from coverslip.workflows.workflow import Conclusion
 from coverslip.wsi import Slide
 
@@ -63,7 +65,8 @@ def finish(job: Job, prepared: Prepared) -> SlideResult:
     quality = _quality(job, slide, plan, tissue, parts, copies)
     conclusion = _conclude(job, slide, plan, tissue, parts)
     result = _result(job, prepared, slide, quality, conclusion)
-    names = [*_write_tables(job, conclusion), REPORT, ANNOTATIONS, STORE]
+    names = [*_write_tables(job, conclusion), REPORT, ANNOTATIONS, *_finish_vectors(job, slide, plan)]
+    names += [STORE] if job.settings.pyramid else []
     write_geojson(job.home / ANNOTATIONS, [*tissue_features(tissue), *conclusion.features], prepared.request)
     _finish_store(job, slide, tissue, plan, conclusion, copies)
     _write_report(job, slide, tissue, plan, conclusion, result)
@@ -194,6 +197,21 @@ def _write_tables(job: Job, conclusion: Conclusion) -> list[str]:
     return list(conclusion.tables)
 
 
+def _finish_vectors(job: Job, slide: Slide, plan: TilePlan) -> list[str]:
+    """Move the figures to their place, where there are any, and write them as HDF5 too; the files' names.
+
+    Killed between the move and `result.json`, the next run finds them there and leaves them.
+    """
+    if vectors_of(job, plan) is None:
+        return []
+    if job.vectors.exists():
+        os.replace(job.vectors, job.home / FEATURES)
+    if not is_square(plan.slide_mpp):
+        return [FEATURES]
+    write_h5(job.home / FEATURES, plan, slide, job.home / FEATURES_H5)
+    return [FEATURES, FEATURES_H5]
+
+
 def _finish_store(
     job: Job, slide: Slide, tissue: TissueMask, plan: TilePlan, conclusion: Conclusion, copies: list[Part]
 ) -> None:
@@ -210,7 +228,7 @@ def _finish_store(
                 write_region(slide, pyramid, job.store, number, box)
     finish_store(job.store, [_damaged(copies, number) for number in range(len(pyramid.levels))])
     write_tissue(job.store, tissue)
-    painter = Painter.of(job.workflow.canvas, job.store, plan)
+    painter = painter_of(job, plan)
     if painter is not None:
         painter.finish()
     if conclusion.class_map is not None:

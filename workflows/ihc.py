@@ -26,7 +26,7 @@ from coverslip.tiling.tissue import TissueMask, overview_mpp
 from coverslip.workflows.palette import INTENSITY
 from coverslip.workflows.result import Abstention, Interval, Measurement, ModelIdentity
 from coverslip.workflows.scores import IhcScore, IhcScoreSettings, score_ihc
-from coverslip.workflows.workflow import Canvas, Conclusion, Grid, Scored
+from coverslip.workflows.workflow import Canvas, Conclusion, Grid, Scored, Vectors
 from coverslip.wsi import Box, Slide
 from coverslip.wsi.pixels import Rgb
 
@@ -81,6 +81,7 @@ class Ihc:
     choices: IhcSettings = field(default_factory=IhcSettings)
     name = "ihc"
     model: ModelIdentity | None = None
+    vectors: Vectors | None = None
 
     @property
     def grid(self) -> Grid:

@@ -22,13 +22,14 @@ class RunSettings:
     """What holds for every slide of a batch, whatever the workflow.
 
     `max_damage`: a slide with a larger damaged share fails; 5 % of the tissue lost can hide a focus.
-    `seed`: for whatever draws at random.
+    `seed`: for whatever draws at random. `pyramid`: how the slide is copied as OME-Zarr beside the result;
+    None for no copy, and no label images, which are part of it.
     """
 
     max_damage: float = 0.05
     seed: int = 0
     tissue: TissueSettings = field(default_factory=TissueSettings)
-    pyramid: PyramidSettings = field(default_factory=PyramidSettings)
+    pyramid: PyramidSettings | None = field(default_factory=PyramidSettings)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +57,11 @@ class Job:
     def store(self) -> Path:
         """The pyramid and its labels while they are being written."""
         return self.parts / "slide.ome.zarr"
+
+    @property
+    def vectors(self) -> Path:
+        """The figures of all tiles while they are being written."""
+        return self.parts / "features.zarr"
 
     @property
     def result(self) -> Path:

@@ -15,6 +15,8 @@ from coverslip.workflows.result import SCHEMA, SCHEMA_VERSION, SlideResult
 
 RESULT = "result.json"
 STORE = "slide.ome.zarr"
+FEATURES = "features.zarr"
+FEATURES_H5 = "features.h5"
 
 
 def digests(home: Path, names: Sequence[str]) -> dict[str, str]:

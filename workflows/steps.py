@@ -19,8 +19,8 @@ from coverslip.atomic import clear_temporaries, discard
 from coverslip.errors import SlideInformationError, UnreadableSlideError
 from coverslip.tiling.cascade import write_region
 from coverslip.tiling.ome_zarr import create_store
-from coverslip.tiling.plan import FINEST
-from coverslip.tiling.pyramid import PyramidPlan, plan_pyramid
+from coverslip.tiling.plan import FINEST, TilePlan
+from coverslip.tiling.pyramid import PyramidPlan, PyramidSettings, plan_pyramid
 from coverslip.tiling.tissue import require_brightfield
 from coverslip.workflows.canvas import Painter
 from coverslip.workflows.files import Part, read_part, write_part
@@ -28,7 +28,8 @@ from coverslip.workflows.inputs import printable
 from coverslip.workflows.job import Job
 from coverslip.workflows.layout import Layout, lay_out, read_layout, too_damaged, write_layout
 from coverslip.workflows.memory import Kept, give_back, share_pools
-from coverslip.workflows.outputs import RESULT, STORE, is_done
+from coverslip.workflows.outputs import FEATURES, RESULT, STORE, is_done
+from coverslip.workflows.vectors import VectorStore
 from coverslip.wsi import Box, Slide, SlideRef
 
 # Pyramid regions copied by one task: a few seconds of work. Of a slide so large that this would give more
@@ -171,11 +172,22 @@ def let_go(job: Job, prepared: Prepared) -> None:
 
 
 def pyramid_of(job: Job, slide: Slide) -> PyramidPlan:
-    return plan_pyramid(slide, job.settings.pyramid)
+    return plan_pyramid(slide, job.settings.pyramid or PyramidSettings())
+
+
+def painter_of(job: Job, plan: TilePlan) -> Painter | None:
+    """Label images are part of the pyramid: without one there is nothing to paint on."""
+    return Painter.of(job.workflow.canvas if job.settings.pyramid else None, job.store, plan)
+
+
+def vectors_of(job: Job, plan: TilePlan) -> VectorStore | None:
+    return VectorStore.of(job.workflow.vectors, job.vectors, plan, job.workflow.grid.shard)
 
 
 def copies_of(job: Job, slide: Slide) -> list[list[tuple[int, Box]]]:
     """The pyramid's regions that come from the slide's stored levels, in groups of one task each."""
+    if job.settings.pyramid is None:
+        return []
     plan = pyramid_of(job, slide)
     regions = [
         (number, box)
@@ -200,25 +212,26 @@ def begun_with(job: Job, request: str) -> int | None:
 
 
 def begin(job: Job, slide: Slide, request: str) -> int:
-    """Find tissue and plan, and make the empty pyramid and its labels; what another request left goes.
+    """Find tissue and plan, and make the empty stores and labels; what another request left goes.
 
     Returns the share: it is kept with the parts, since another worker might choose another.
     """
     layout = _LAYOUTS.get((job.folder, request), lambda: lay_out(job, slide))
-    for left in (job.parts, job.home / RESULT, job.home / STORE):
+    for left in (job.parts, job.home / RESULT, job.home / STORE, job.home / FEATURES):
         discard(left)
     write_layout(job, layout, request)
-    create_store(job.store, pyramid_of(job, slide), slide)
-    painter = Painter.of(job.workflow.canvas, job.store, layout.plan)
-    if painter is not None:
-        painter.create()
+    if job.settings.pyramid is not None:
+        create_store(job.store, pyramid_of(job, slide), slide)
+    for store in (painter_of(job, layout.plan), vectors_of(job, layout.plan)):
+        if store is not None:
+            store.create()
     share = per_task(len(layout.plan), shard_of(job))
     write_part(job.parts / MARKER, Part(pa.table({}), {"share": share}), request)
     return share
 
 
 def score(job: Job, prepared: Prepared, number: int) -> Worked:
-    """One share of the plan: its rows, its damage, its blocks of the canvas."""
+    """One share of the plan: its rows, its damage, its blocks of the canvas, its vectors."""
     rows = prepared.rows(number)
     path = job.shard_path(number)
     if read_part(path, prepared.request) is None:
@@ -232,12 +245,14 @@ def score(job: Job, prepared: Prepared, number: int) -> Worked:
 def _scored(job: Job, slide: Slide, layout: Layout, rows: range) -> Part:
     """Shard by shard."""
     tables, damaged, shard = [], 0, shard_of(job)
-    painter = Painter.of(job.workflow.canvas, job.store, layout.plan)
+    painter, store = painter_of(job, layout.plan), vectors_of(job, layout.plan)
     for start in range(rows.start, rows.stop, shard):
         part = range(start, min(start + shard, rows.stop))
         scored = job.workflow.score(slide, layout.plan, layout.tissue, part)
         if painter is not None:
             painter.paint(scored.blocks)
+        if store is not None and scored.vectors is not None:
+            store.put(part, scored.vectors)
         tables.append(scored.table)
         damaged += scored.damaged_pixels
     return Part(pa.concat_tables(tables), {"damaged": damaged})

@@ -14,17 +14,22 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from coverslip.errors import ModelMismatchError, ModelUnavailableError, RequestError
+from coverslip.models.colour import colour_distance, tile_colours
+from coverslip.models.doubt import PredictionSets
 from coverslip.models.engine import Engine
 from coverslip.models.library import find_model
 from coverslip.models.licence import refuse_other_than_commercial
 from coverslip.models.package import ModelPackage, load_package
+from coverslip.models.tint import ColourStatistics
 from coverslip.tiling.plan import TilePlan
 from coverslip.tiling.supply import SupplySettings, supply
 from coverslip.tiling.tissue import TissueMask
 from coverslip.workflows.canvas import cells_of
 from coverslip.workflows.palette import class_colours
 from coverslip.workflows.result import Abstention, Finding, Measurement, ModelIdentity, TileReference
-from coverslip.workflows.workflow import Canvas, ClassMap, Conclusion, Grid, Scored
+from coverslip.workflows.sets import TileSets, tile_sets
+from coverslip.workflows.shift import Shift, colour_shift, feature_shift
+from coverslip.workflows.workflow import Canvas, ClassMap, Conclusion, Grid, Scored, Vectors
 from coverslip.wsi import Slide
 
 # The class map is uint8, and 0 is "not looked at".
@@ -35,19 +40,22 @@ MOST_CLASSES = 255
 class TileClassSettings:
     """`min_tissue`: smallest share of tissue a tile needs to be scored. `call_share`: a class must cover this
     share of the tissue to be the slide's call; below half no class speaks for most of it. `strange_share`:
-    no call when more tiles than this are unlike those the model learnt from. `examples`: tiles shown per
-    class. `batch`: tiles read and scored at once. `exact`: decode the slide's stored tiles in full.
+    no call when more tiles than this are unlike those the model learnt from, by their features or by their
+    colours. `undecided_share`: no call when more tiles than this have several classes or none in their
+    prediction set. `examples`: tiles shown per class. `batch`: tiles read and scored at once. `exact`: decode
+    the slide's stored tiles in full.
     """
 
     min_tissue: float = 0.25
     call_share: float = 0.5
     strange_share: float = 0.5
+    undecided_share: float = 0.5
     examples: int = 8
     batch: int = 16
     exact: bool = False
 
     def __post_init__(self) -> None:
-        shares = (self.min_tissue, self.call_share, self.strange_share)
+        shares = (self.min_tissue, self.call_share, self.strange_share, self.undecided_share)
         if not all(0 <= share <= 1 for share in shares) or self.examples < 0 or self.batch < 1:
             raise RequestError(
                 "tile class settings", "are out of range", "give shares of 0 to 1 and a batch of at least 1"
@@ -71,6 +79,9 @@ class TileClasses:
 
     name = "tiles"
     canvas: Canvas | None = None
+    sets: PredictionSets | None = None
+    colour: ColourStatistics | None = None
+    vectors: Vectors | None = None
 
     def settings(self) -> dict[str, Any]:
         return {
@@ -92,11 +103,13 @@ class TileClasses:
 
     def score(self, slide: Slide, plan: TilePlan, tissue: TissueMask, rows: range) -> Scored:
         engine = self._engine()
-        found, distances, damaged = [], [], 0
+        found, distances, colours, damaged = [], [], [], 0
         for batch in supply(slide, plan, rows, self._reading(engine)):
             outputs = engine.examine(batch.pixels)
             found.append(outputs.probabilities)
             distances.append(outputs.distance)
+            if self.colour is not None:
+                colours.append(colour_distance(tile_colours(batch.pixels), self.colour))
             damaged += batch.damaged_pixels
         index = np.arange(rows.start, rows.stop)
         columns = {"x": plan.x[index], "y": plan.y[index], "tissue": plan.tissue[index]}
@@ -105,6 +118,8 @@ class TileClasses:
             columns[f"p_{name}"] = probabilities[:, number]
         if self.strange_limit is not None:
             columns["distance"] = np.concatenate(distances)
+        if self.colour is not None:
+            columns["colour_distance"] = np.concatenate(colours)
         return Scored(pa.table(columns), damaged)
 
     def _reading(self, engine: Engine) -> SupplySettings:
@@ -119,13 +134,17 @@ class TileClasses:
         shares = np.array([weights[best == n].sum() for n in range(len(self.classes))]) / weights.sum()
         strange = self._strange_share(table)
         named = table.append_column("class", pa.array([self.classes[n] for n in best]))
-        call, abstentions = self._call(shares, strange)
+        sets = tile_sets(self.sets, self.classes, probabilities)
+        features, colour = self._shifts(table)
+        call, abstentions = self._call(shares, strange, sets, colour)
         return Conclusion(
             summary=f"{call.text}" if call else f"no call: {abstentions[0].why}",
-            measurements=self._measurements(shares, plan, weights, best, strange),
+            measurements=self._measurements(shares, plan, weights, best, strange)
+            + (colour.measurement(), features.measurement())
+            + (sets.measurements() if sets else ()),
             findings=((call,) if call else ()) + self._examples(plan, probabilities, best, shares),
             abstentions=abstentions,
-            tables={"tiles.parquet": named},
+            tables={"tiles.parquet": sets.add_to(named) if sets else named},
             class_map=self._map(plan, best),
         )
 
@@ -137,11 +156,29 @@ class TileClasses:
             return None
         return float((table["distance"].to_numpy() > self.strange_limit).mean())
 
-    def _call(self, shares: NDArray, strange: float | None) -> tuple[Finding | None, tuple[Abstention, ...]]:
+    def _shifts(self, table: pa.Table) -> tuple[Shift, Shift]:
+        """Of the features, and of the colours."""
+        features = None if self.strange_limit is None else table["distance"].to_numpy()
+        colours = None if self.colour is None else table["colour_distance"].to_numpy()
+        limit = self.colour.limit if self.colour else None
+        return feature_shift(features, self.strange_limit), colour_shift(colours, limit)
+
+    def _call(
+        self,
+        shares: NDArray,
+        strange: float | None,
+        sets: TileSets | None = None,
+        colour: Shift | None = None,
+    ) -> tuple[Finding | None, tuple[Abstention, ...]]:
         top = int(shares.argmax())
         if strange is not None and strange > self.choices.strange_share:
             why = f"{strange:.0%} of the tiles are unlike those the model learnt from"
             return None, (Abstention(what="slide-level call", why=why),)
+        if colour and (colour.strange or 0) > self.choices.strange_share:
+            why = f"{colour.strange:.0%} of the tiles have colours unlike those the model learnt from"
+            return None, (Abstention(what="slide-level call", why=why),)
+        if sets and sets.several + sets.none > self.choices.undecided_share:
+            return None, (Abstention(what="slide-level call", why=sets.why),)
         if shares[top] < self.choices.call_share:
             why = (
                 f"no class covers {self.choices.call_share:.0%} of the tissue; "
@@ -274,5 +311,7 @@ def tile_classes(
         classes=tuple(document.classes),
         grid=Grid(document.tile.mpp, document.tile.size, min_tissue=choices.min_tissue, exact=choices.exact),
         strange_limit=known.limit if known else None,
+        sets=document.prediction_sets,
+        colour=document.colour,
         choices=choices,
     )

@@ -49,17 +49,26 @@ class Canvas:
     colours: Mapping[int, tuple[str, Rgba]]
 
 
+@dataclass(frozen=True, slots=True)
+class Vectors:
+    """`width` figures (float32) per tile that shards store while they score: too many to be held at once."""
+
+    width: int
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Scored:
     """What one shard says.
 
     `table`: rows about tiles or objects, positions in level-0 pixels. `damaged_pixels`: of the tiles'
-    own pixels. `blocks`: row of the plan → uint8 block for the canvas (height, width).
+    own pixels. `blocks`: row of the plan → uint8 block for the canvas (height, width). `vectors`: float32
+    (tiles, width), where the workflow says that there are any.
     """
 
     table: pa.Table
     damaged_pixels: int
     blocks: Mapping[int, NDArray[np.uint8]] = field(default_factory=dict)
+    vectors: NDArray[np.float32] | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -101,6 +110,9 @@ class Workflow(Protocol):
 
     @property
     def canvas(self) -> Canvas | None: ...
+
+    @property
+    def vectors(self) -> Vectors | None: ...
 
     @property
     def model(self) -> ModelIdentity | None: ...

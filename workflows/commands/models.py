@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from coverslip.atomic import replacing
 from coverslip.ruo import RUO
 from coverslip.workflows.cli import WRONG_REQUEST
 from coverslip.workflows.commands.common import console, say_ruo
 
 if TYPE_CHECKING:
+    from coverslip.models.document import ModelDocument
     from coverslip.models.library import Known
     from coverslip.models.package import ModelPackage
 
@@ -60,14 +63,22 @@ def show(model: str) -> None:
 
 @command.command("card", epilog=RUO)
 @name_argument
-def card(model: str) -> None:
+@click.option(
+    "--plots",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Folder for reliability.svg: how sure it is against how often it is right.",
+)
+def card(model: str, plots: Path | None) -> None:
     """The same for a reader: what MODEL is for, learnt from, does well, and when it doubts. Markdown."""
     from rich.markdown import Markdown
 
     from coverslip.models.card import render_card
     from coverslip.models.library import find_model
 
-    text, out = render_card(find_model(model).document), console()
+    document = find_model(model).document
+    text, out = render_card(document), console()
+    if plots:
+        _write_plots(document, plots)
     if out.is_terminal:
         out.print(Markdown(text))
     else:
@@ -120,6 +131,23 @@ def verify(models: tuple[str, ...]) -> int:
             click.echo(f"{model}: sound, weights sha256 {package.document.weights_sha256}")
     say_ruo()
     return WRONG_REQUEST if bad else 0
+
+
+def _write_plots(document: ModelDocument, folder: Path) -> None:
+    """Raises RequestError where nothing was measured, or the folder cannot be written."""
+    from coverslip.errors import RequestError
+    from coverslip.models.diagram import draw_reliability
+
+    if document.reliability is None:
+        raise RequestError(document.name, "has no measured calibration to draw", "leave out --plots")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with replacing(folder / "reliability.svg") as part:
+            part.write_text(draw_reliability(document, document.reliability), encoding="utf-8")
+    except OSError as error:
+        raise RequestError(
+            str(folder), f"cannot be written ({error})", "name a folder you can write"
+        ) from error
 
 
 def _say_list(found: list[tuple[Known, ModelPackage]], as_json: bool) -> None:

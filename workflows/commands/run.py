@@ -101,11 +101,11 @@ def command(
     settings = RunSettings(max_damage=max_damage, seed=seed, pyramid=pyramid)
     chosen = _workflow(workflow, model, site, exact=exact, commercial_only=commercial_only)
     plan = plan_run(paths, output, chosen, settings, slides_csv, slide_mpp)
-    _say_ignored(plan, out)
+    say_ignored(plan, out)
     if dry_run:
         return _dry_run(plan, out)
     report = execute(plan, workers, scheduler, overwrite, lambda slides: watcher(out, slides))
-    _summarise(plan, report, out)
+    summarise(plan, report, out)
     say_ruo()
     return report.exit_code
 
@@ -132,7 +132,7 @@ def _workflow(name: str, model: str | None, site: str, *, exact: bool, commercia
     return tile_classes(model, TileClassSettings(exact=exact), commercial_only=commercial_only)
 
 
-def _say_ignored(plan: RunPlan, out: Console) -> None:
+def say_ignored(plan: RunPlan, out: Console) -> None:
     if plan.inputs.ignored:
         names = sorted(Path(path).name for path in plan.inputs.ignored)
         shown = ", ".join(names[:5]) + (", …" if len(names) > 5 else "")
@@ -165,7 +165,7 @@ def _dry_run(plan: RunPlan, out: Console) -> int:
     return 3 if failures else 0
 
 
-def _summarise(plan: RunPlan, report: BatchReport, out: Console) -> None:
+def summarise(plan: RunPlan, report: BatchReport, out: Console) -> None:
     from rich.markup import escape
     from rich.table import Table
 

@@ -11,6 +11,8 @@ from coverslip.ruo import RUO
 from coverslip.workflows.commands.common import console, say_ruo
 
 if TYPE_CHECKING:
+    from coverslip.models.aggregator import Kind
+    from coverslip.models.document import Metrics
     from coverslip.models.training import TrainingReport
 
 
@@ -48,6 +50,14 @@ def command() -> None:
 )
 @click.option("--architecture", default="resnet10t", show_default=True, help="Network, by timm's name.")
 @click.option("--epochs", type=click.IntRange(min=1), default=20, show_default=True)
+@click.option(
+    "--coverage",
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    default=0.9,
+    show_default=True,
+    help="Share of tiles whose prediction set holds the true class.",
+)
+@click.option("--sets-by-class", is_flag=True, help="Let that hold for each class, not only over all.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
 def tiles(
     labels: Path,
@@ -60,6 +70,8 @@ def tiles(
     group_column: str,
     architecture: str,
     epochs: int,
+    coverage: float,
+    sets_by_class: bool,
     seed: int,
 ) -> None:
     """Fine-tune a small network on the tiles named in LABELS: a CSV with file,label[,group].
@@ -77,6 +89,8 @@ def tiles(
         group_column=group_column,
         architecture=architecture,
         epochs=epochs,
+        coverage=coverage,
+        sets_by_class=sets_by_class,
         seed=seed,
     )
 
@@ -90,23 +104,98 @@ def tiles(
     say_ruo()
 
 
-def _say(report: TrainingReport) -> None:
+@command.command("mil", epilog=RUO)
+@click.argument("labels", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), required=True, help="Folder of the model package."
+)
+@click.option(
+    "--aggregator",
+    type=click.Choice(["abmil", "clam-sb", "dsmil", "transmil"]),
+    default="abmil",
+    show_default=True,
+    help="How tiles become one call.",
+)
+@click.option("--encoder", default="not stated", show_default=True, help="What made the features.")
+@click.option("--name", help="Name of the model; by default that of the output folder.")
+@click.option("--licence", default="not stated", show_default=True, help="Licence of the model.")
+@click.option(
+    "--group-column",
+    default="group",
+    show_default=True,
+    help="Column whose slides stay in one part: the patient.",
+)
+@click.option(
+    "--folds",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    help="Cross-validate with so many; 0 keeps one test part out instead.",
+)
+@click.option("--epochs", type=click.IntRange(min=1), default=50, show_default=True)
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+def mil(
+    labels: Path,
+    output: Path,
+    aggregator: Kind,
+    encoder: str,
+    name: str | None,
+    licence: str,
+    group_column: str,
+    folds: int,
+    epochs: int,
+    seed: int,
+) -> None:
+    """Train a slide-level model on the slides named in LABELS: a CSV with file,label[,group].
+
+    Each file holds the features of a slide's tiles, as coverslip embed writes them; nobody needs to say
+    which tiles make the class. Prints what it finds on slides the measured model never saw.
+    """
+    from coverslip.models.slide_training import SlideEpoch, SlideTrainingSettings, train_slides
+
+    settings = SlideTrainingSettings(
+        name=name or output.name,
+        aggregator=aggregator,
+        encoder=encoder,
+        licence=licence,
+        group_column=group_column,
+        folds=folds,
+        epochs=epochs,
+        seed=seed,
+    )
+
+    def say(epoch: SlideEpoch) -> None:
+        which = f"fold {epoch.fold}, " if epoch.fold else ""
+        click.echo(
+            f"{which}epoch {epoch.epoch}: loss {epoch.loss:.3f}, on validation {epoch.validation_loss:.3f}"
+        )
+
+    report = train_slides(labels, output, settings, say)
+    _say_metrics(report.metrics, "slides")
+    click.echo(f"measured by {report.metrics.data}")
+    click.echo(f"model: {report.folder}")
+    say_ruo()
+
+
+def _say_metrics(metrics: Metrics, noun: str) -> None:
     from rich.table import Table
 
-    metrics = report.metrics
-    table = Table("class", "tiles", "called right", box=None, pad_edge=False)
+    table = Table("class", noun, "called right", box=None, pad_edge=False)
     for row in metrics.classes:
         table.add_row(
             row.name, str(row.n), "none to test on" if row.accuracy is None else f"{row.accuracy:.1%}"
         )
-    out = console()
-    out.print(table)
+    console().print(table)
     low, high = metrics.interval
     click.echo(
         f"balanced accuracy {metrics.balanced_accuracy:.3f} "
         f"({low:.3f} to {high:.3f}, {metrics.level:.0%} bootstrap) on "
-        f"{metrics.n} tiles of {metrics.groups} groups kept out"
+        f"{metrics.n} {noun} of {metrics.groups} groups kept out"
     )
+
+
+def _say(report: TrainingReport) -> None:
+    _say_metrics(report.metrics, "tiles")
     click.echo(f"weights started {report.initialisation}")
     for note in report.notes:
         click.echo(f"note: {note}")

@@ -1,0 +1,85 @@
+"""The reliability diagram as SVG: how sure a model is against how often it is right."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from xml.sax.saxutils import escape
+
+from coverslip.models.document import ModelDocument
+from coverslip.models.doubt import Miscalibration, Reliability, ReliabilityBin
+from coverslip.ruo import RUO
+
+SIDE, MARGIN, BELOW, HISTOGRAM = 320, 60, 70, 60
+# Okabe and Ito's vermilion and blue, told apart by the colour-blind too.
+BEFORE, AFTER = "#d55e00", "#0072b2"
+
+
+def draw_reliability(document: ModelDocument, reliability: Reliability) -> str:
+    """Two panels, before and after the temperature; SVG text without anything to fetch.
+
+    Each shows a bar per bin, its height the share that is right; the mark on it is the bin's mean confidence,
+    which lies on the diagonal's height where the model is calibrated. Below are the tiles of each bin, as a
+    share of the fullest.
+    """
+    width, height = 2 * (SIDE + MARGIN) + MARGIN, MARGIN + SIDE + HISTOGRAM + BELOW
+    title = f"{document.name} {document.version}: {reliability.n} test tiles of {reliability.groups} groups"
+    panels = (("before the temperature", reliability.before, BEFORE), ("after", reliability.after, AFTER))
+    return "\n".join(
+        [
+            f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" '
+            f'viewBox="0 0 {width} {height}" font-family="sans-serif" font-size="13">',
+            f"<title>{escape(title)}</title>",
+            f'<rect width="{width}" height="{height}" fill="#ffffff"/>',
+            _text(MARGIN, 24, title),
+            *(
+                line
+                for number, panel in enumerate(panels)
+                for line in _panel(MARGIN + number * (SIDE + MARGIN), *panel)
+            ),
+            _text(MARGIN, height - 12, RUO),
+            "</svg>\n",
+        ]
+    )
+
+
+def _panel(left: int, name: str, found: Miscalibration, colour: str) -> Iterator[str]:
+    top, (low, high) = MARGIN, found.ece_interval
+    yield _text(left, top - 12, f"{name}: ECE {found.ece:.3f} ({low:.3f} to {high:.3f})")
+    yield f'<rect x="{left}" y="{top}" width="{SIDE}" height="{SIDE}" fill="none" stroke="#969696"/>'
+    most, step = max(one.n for one in found.bins), SIDE / len(found.bins)
+    for number, one in enumerate(found.bins):
+        if one.n:
+            yield from _bin(left + number * step, step, one, one.n / most, colour)
+    yield _line(left, top + SIDE, left + SIDE, top, "#969696")
+    floor = top + SIDE + HISTOGRAM + 8
+    for share in (0, 0.5, 1):
+        yield _text(left + share * SIDE, floor + 16, f"{share:g}", "middle")
+        yield _text(left - 6, top + (1 - share) * SIDE + 4, f"{share:g}", "end")
+    yield _text(
+        left + SIDE / 2, floor + 32, "probability of the called class; share that is right ↑", "middle"
+    )
+
+
+def _bin(x: float, step: float, one: ReliabilityBin, share: float, colour: str) -> Iterator[str]:
+    right, sure = SIDE * (one.accuracy or 0), SIDE * (one.confidence or 0)
+    bottom = MARGIN + SIDE
+    told = f"{one.n} tiles, sure {one.confidence:.3f}, right {one.accuracy:.3f}"
+    yield (
+        f'<rect x="{x + 1:.1f}" y="{bottom - right:.1f}" width="{step - 2:.1f}" height="{right:.1f}" '
+        f'fill="{colour}" fill-opacity="0.7"><title>{told}</title></rect>'
+    )
+    yield _line(x, bottom - sure, x + step, bottom - sure, "#1e1e1e")
+    yield (
+        f'<rect x="{x + 1:.1f}" y="{bottom + 8:.1f}" width="{step - 2:.1f}" '
+        f'height="{HISTOGRAM * share:.1f}" fill="#969696"/>'
+    )
+
+
+def _line(x1: float, y1: float, x2: float, y2: float, colour: str) -> str:
+    return (
+        f'<line x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}" stroke="{colour}" stroke-width="2"/>'
+    )
+
+
+def _text(x: float, y: float, text: str, anchor: str = "start") -> str:
+    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" fill="#1e1e1e">{escape(text)}</text>'
