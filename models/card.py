@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from coverslip.models.caveat import of_distance, of_reliability, of_sets
-from coverslip.models.document import Metrics, ModelDocument
+from coverslip.models.document import Metrics, ModelDocument, Training
+from coverslip.models.kinds import AnyDocument
 from coverslip.models.licence import commercial_use
+from coverslip.models.slide_document import SlideModelDocument, SlideTraining
 from coverslip.models.tint import ColourStatistics
 
 COMMERCE: Mapping[bool | None, str] = {
@@ -16,40 +18,59 @@ COMMERCE: Mapping[bool | None, str] = {
 }
 
 
-def render_card(document: ModelDocument) -> str:
+def render_card(document: AnyDocument) -> str:
     """Markdown, UTF-8, ending with the research-use line. What is not known is said to be so."""
     return "\n".join(
         [*_head(document), *_training(document), *_metrics(document), *_doubt(document), *_foot(document)]
     )
 
 
-def _head(document: ModelDocument) -> Iterator[str]:
-    tile = document.tile
-    low, high = tile.mpp * (1 - tile.tolerance), tile.mpp * (1 + tile.tolerance)
+def _head(document: AnyDocument) -> Iterator[str]:
     yield f"# {document.name} {document.version}\n"
     yield f"- Says: {', '.join(document.classes)} ({document.task})"
-    yield f"- Tiles: {tile.size} × {tile.size} px at {tile.mpp:g} µm/px ({low:.3g} to {high:.3g})"
-    yield f"- Stain: {document.stain or 'not stated'}"
-    yield f"- Network: {document.architecture.name} of {document.architecture.library}"
+    yield from _of_tiles(document) if isinstance(document, ModelDocument) else _of_slides(document)
     yield f"- Licence: {document.licence} ({COMMERCE[commercial_use(document.licence)]})"
     yield f"- Meant for: {document.intended_use}\n"
 
 
-def _training(document: ModelDocument) -> Iterator[str]:
+def _of_tiles(document: ModelDocument) -> Iterator[str]:
+    tile = document.tile
+    low, high = tile.mpp * (1 - tile.tolerance), tile.mpp * (1 + tile.tolerance)
+    yield f"- Tiles: {tile.size} × {tile.size} px at {tile.mpp:g} µm/px ({low:.3g} to {high:.3g})"
+    yield f"- Stain: {document.stain or 'not stated'}"
+    yield f"- Network: {document.architecture.name} of {document.architecture.library}"
+
+
+def _of_slides(document: SlideModelDocument) -> Iterator[str]:
+    yield f"- Takes: {document.features} features of each tile, by the encoder {document.encoder}"
+    yield f"- Network: {document.aggregator}"
+
+
+def _training(document: AnyDocument) -> Iterator[str]:
     yield "## What it learnt from\n"
     training = document.training
     if training is None:
         yield "Not stated.\n"
         return
-    parts = training.parts
     yield f"{training.data}.\n"
-    yield f"- {training.tiles} tiles of {training.groups} groups"
-    yield f"- {parts.train} to train, {parts.validation} to choose, {parts.test} only measured"
-    yield f"- Began with {training.initialisation}; {training.epochs} epochs, seed {training.seed}"
+    yield from _tiles_learnt(training) if isinstance(training, Training) else _slides_learnt(training)
     yield f"- Labels: sha256 {training.labels_sha256}\n"
 
 
-def _metrics(document: ModelDocument) -> Iterator[str]:
+def _tiles_learnt(training: Training) -> Iterator[str]:
+    parts = training.parts
+    yield f"- {training.tiles} tiles of {training.groups} groups"
+    yield f"- {parts.train} to train, {parts.validation} to choose, {parts.test} only measured"
+    yield f"- Began with {training.initialisation}; {training.epochs} epochs, seed {training.seed}"
+
+
+def _slides_learnt(training: SlideTraining) -> Iterator[str]:
+    yield f"- {training.slides} slides of {training.groups} groups, {training.tiles} tiles in all"
+    how = f"cross-validated in {training.folds} folds" if training.folds else "one part only measured"
+    yield f"- {how}; {training.epochs} epochs, seed {training.seed}"
+
+
+def _metrics(document: AnyDocument) -> Iterator[str]:
     yield "## How well it does\n"
     if document.metrics is None:
         yield "Not measured.\n"
@@ -59,14 +80,18 @@ def _metrics(document: ModelDocument) -> Iterator[str]:
     yield f"On {metrics.data}.\n"
     yield (
         f"Balanced accuracy {metrics.balanced_accuracy:.3f} ({low:.3f} to {high:.3f}, {metrics.level:.0%} "
-        f"bootstrap over {metrics.groups} groups); {metrics.n} tiles.\n"
+        f"bootstrap over {metrics.groups} groups); {metrics.n} {_noun(document)}.\n"
     )
-    yield from _classes(metrics)
+    yield from _classes(metrics, _noun(document))
     yield from _confusion(metrics)
 
 
-def _classes(metrics: Metrics) -> Iterator[str]:
-    yield "| class | tiles | called right |"
+def _noun(document: AnyDocument) -> str:
+    return "tiles" if isinstance(document, ModelDocument) else "slides"
+
+
+def _classes(metrics: Metrics, noun: str) -> Iterator[str]:
+    yield f"| class | {noun} | called right |"
     yield "|---|---|---|"
     for entry in metrics.classes:
         right = "none to test on" if entry.accuracy is None else f"{entry.accuracy:.1%}"
@@ -83,16 +108,21 @@ def _confusion(metrics: Metrics) -> Iterator[str]:
     yield ""
 
 
-def _doubt(document: ModelDocument) -> Iterator[str]:
+def _doubt(document: AnyDocument) -> Iterator[str]:
     yield "## When it doubts\n"
-    calibration, known = document.calibration, document.out_of_distribution
+    calibration = document.calibration
     if calibration is None:
         yield "- Probabilities are not calibrated."
     else:
-        temperature = f"{calibration.temperature:.3g}"
-        yield f"- Temperature {temperature}, fitted on {calibration.n} tiles it did not learn from."
+        fitted = f"fitted on {calibration.n} {_noun(document)} it did not learn from"
+        yield f"- Temperature {calibration.temperature:.3g}, {fitted}."
     yield from of_reliability(document.reliability)
     yield from of_sets(document.prediction_sets, document.classes)
+    yield from _unfamiliar(document) if isinstance(document, ModelDocument) else [""]
+
+
+def _unfamiliar(document: ModelDocument) -> Iterator[str]:
+    known = document.out_of_distribution
     if known is None:
         yield "- It cannot tell tiles unlike those it learnt from."
     else:
@@ -112,7 +142,7 @@ def _colour(known: ColourStatistics | None) -> str:
     )
 
 
-def _foot(document: ModelDocument) -> Iterator[str]:
+def _foot(document: AnyDocument) -> Iterator[str]:
     made = ", ".join(f"{name} {version}" for name, version in document.created_with.items())
     yield f"Weights: sha256 {document.weights_sha256}. Made with {made or 'what is not stated'}.\n"
     yield f"**{document.research_use}**"

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from xml.sax.saxutils import escape
 
-from coverslip.models.document import ModelDocument
 from coverslip.models.doubt import Miscalibration, Reliability, ReliabilityBin
+from coverslip.models.kinds import AnyDocument
 from coverslip.ruo import RUO
 
 SIDE, MARGIN, BELOW, HISTOGRAM = 320, 60, 70, 60
@@ -14,7 +14,7 @@ SIDE, MARGIN, BELOW, HISTOGRAM = 320, 60, 70, 60
 BEFORE, AFTER = "#d55e00", "#0072b2"
 
 
-def draw_reliability(document: ModelDocument, reliability: Reliability) -> str:
+def draw_reliability(document: AnyDocument, reliability: Reliability) -> str:
     """Two panels, before and after the temperature; SVG text without anything to fetch.
 
     Each shows a bar per bin, its height the share that is right; the mark on it is the bin's mean confidence,

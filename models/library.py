@@ -15,7 +15,8 @@ import platformdirs
 from coverslip.atomic import discard
 from coverslip.errors import ModelUnavailableError, RequestError
 from coverslip.models.hub import PREFIX, fetch_repository, parse_repository
-from coverslip.models.package import DOCUMENT, PICKLES, ModelPackage, load_package, write_package
+from coverslip.models.kinds import AnyDocument, read_any
+from coverslip.models.package import DOCUMENT, PICKLES, ModelPackage, load_package, read_weights, write_files
 from coverslip.models.wsinfer import is_wsinfer, read_wsinfer
 
 # A Python package that brings a model names it here: `NAME = "importable.package"`, whose folder it is.
@@ -50,9 +51,19 @@ def known_models() -> Mapping[str, Known]:
 
 
 def find_model(model: str | os.PathLike[str]) -> ModelPackage:
-    """A package by its folder, by the name it is known by, or from Hugging Face: `hf:OWNER/NAME@REVISION`.
+    """A model of tiles, by what `locate_model` takes. Raises ModelUnavailableError, RequestError."""
+    return load_package(locate_model(model))
 
-    Verified. Raises ModelUnavailableError, or RequestError for what names no repository.
+
+def describe_model(model: str | os.PathLike[str]) -> AnyDocument:
+    """What a model of any kind says of itself; as `find_model` else."""
+    return read_any(locate_model(model))
+
+
+def locate_model(model: str | os.PathLike[str]) -> Path:
+    """The folder of a package, from that, the name it is known by, or `hf:OWNER/NAME@REVISION`.
+
+    Raises ModelUnavailableError, or RequestError for what names no repository.
     """
     text = os.fspath(model)
     if text.startswith(PREFIX):
@@ -61,11 +72,11 @@ def find_model(model: str | os.PathLike[str]) -> ModelPackage:
             raise ModelUnavailableError(
                 text, "is in WSInfer's format", f"take it over: coverslip models add {text}"
             )
-        return load_package(folder)
+        return folder
     path = Path(text)
     if path.exists() or path.name != text or path.suffix.lower() in PICKLES:
-        return load_package(path)
-    return load_package(known_model(text).folder)
+        return path
+    return known_model(text).folder
 
 
 def known_model(name: str) -> Known:
@@ -99,8 +110,8 @@ def add_model(source: str, name: str | None = None, licence: str | None = None) 
     elif licence is not None:
         raise RequestError("--licence", "is stated by the package itself", "leave it out")
     else:
-        package = load_package(folder)
-        document, weights = package.document, package.read_weights()
+        document = read_any(folder)
+        weights = read_weights(folder, document)
     target = library_folder() / _as_name(name or document.name)
     if target.exists():
         raise RequestError(
@@ -109,7 +120,7 @@ def add_model(source: str, name: str | None = None, licence: str | None = None) 
             "give another with --name, or remove that one",
         )
     target.parent.mkdir(parents=True, exist_ok=True)
-    write_package(target, document, weights)
+    write_files(target, document, weights)
     return Known(target.name, target, ADDED)
 
 

@@ -14,6 +14,8 @@ from commands import coverslip
 from coverslip.errors import ModelMismatchError, ModelUnavailableError, RequestError
 from coverslip.models.aggregator import AGGREGATORS, Kind
 from coverslip.models.bag import read_bag, read_cohort
+from coverslip.models.card import render_card
+from coverslip.models.library import add_model, describe_model, find_model
 from coverslip.models.slide_model import SlideModel
 from coverslip.models.slide_training import SlideTrainingSettings, train_slides
 from coverslip.models.split import fold_groups
@@ -204,3 +206,17 @@ def test_the_command_prints_what_it_measured(labels, tmp_path):
     again = coverslip("train", "mil", labels, "-o", out)
     assert again.returncode == 2
     assert "already there" in again.stderr
+
+
+def test_a_slide_model_is_known_by_name_and_has_a_card(labels, tmp_path, monkeypatch):
+    monkeypatch.setenv("COVERSLIP_MODELS", str(tmp_path / "library"))
+    train_slides(labels, tmp_path / "model", SlideTrainingSettings(epochs=1, encoder="uni", licence="MIT"))
+    known = add_model(str(tmp_path / "model"), name="ours")
+    assert SlideModel.load(known.folder).document == describe_model("ours")
+    card = render_card(describe_model("ours"))
+    assert "16 features of each tile, by the encoder uni" in card
+    assert "36 slides of 18 groups" in card
+    assert "| class | slides | called right |" in card
+    assert card.endswith(f"**{RUO}**")
+    with pytest.raises(ModelUnavailableError, match=r"coverslip\.slide-model 1"):
+        find_model("ours")

@@ -13,9 +13,8 @@ from coverslip.workflows.cli import WRONG_REQUEST
 from coverslip.workflows.commands.common import console, say_ruo
 
 if TYPE_CHECKING:
-    from coverslip.models.document import ModelDocument
+    from coverslip.models.kinds import AnyDocument
     from coverslip.models.library import Known
-    from coverslip.models.package import ModelPackage
 
 name_argument = click.argument("model")
 
@@ -31,19 +30,19 @@ def command() -> None:
 def list_models(commercial_only: bool, as_json: bool) -> int:
     """The models that can be named, with what they say, want, and may be used for."""
     from coverslip.errors import ModelUnavailableError
+    from coverslip.models.kinds import read_any
     from coverslip.models.library import known_models
     from coverslip.models.licence import commercial_use
-    from coverslip.models.package import load_package
 
     found, bad = [], []
     for known in known_models().values():
         try:
-            package = load_package(known.folder)
+            document = read_any(known.folder)
         except ModelUnavailableError as error:
             bad.append(error)
             continue
-        if not commercial_only or commercial_use(package.document.licence):
-            found.append((known, package))
+        if not commercial_only or commercial_use(document.licence):
+            found.append((known, document))
     _say_list(found, as_json)
     for error in bad:
         click.echo(f"Error: {error}", err=True)
@@ -55,9 +54,9 @@ def list_models(commercial_only: bool, as_json: bool) -> int:
 @name_argument
 def show(model: str) -> None:
     """All that is known of MODEL, as JSON: a name, a folder, or hf:OWNER/NAME@REVISION."""
-    from coverslip.models.library import find_model
+    from coverslip.models.library import describe_model
 
-    click.echo(find_model(model).document.model_dump_json(indent=2))
+    click.echo(describe_model(model).model_dump_json(indent=2))
     say_ruo()
 
 
@@ -73,9 +72,9 @@ def card(model: str, plots: Path | None) -> None:
     from rich.markdown import Markdown
 
     from coverslip.models.card import render_card
-    from coverslip.models.library import find_model
+    from coverslip.models.library import describe_model
 
-    document = find_model(model).document
+    document = describe_model(model)
     text, out = render_card(document), console()
     if plots:
         _write_plots(document, plots)
@@ -91,15 +90,17 @@ def card(model: str, plots: Path | None) -> None:
 @click.option("--licence", help="Of a model in WSInfer's format, where its README does not state it.")
 def add(source: str, name: str | None, licence: str | None) -> None:
     """Verify SOURCE and keep a copy: a package's folder, WSInfer's, or hf:OWNER/NAME@REVISION of either."""
+    from coverslip.models.document import ModelDocument
+    from coverslip.models.kinds import read_any
     from coverslip.models.library import add_model
-    from coverslip.models.package import load_package
 
     known = add_model(source, name, licence)
-    document = load_package(known.folder).document
+    document = read_any(known.folder)
     click.echo(
         f"{known.name}: {document.name} {document.version}, licence {document.licence}, in {known.folder}"
     )
-    click.echo(f"use it with: coverslip run … --workflow tiles --model {known.name}")
+    if isinstance(document, ModelDocument):
+        click.echo(f"use it with: coverslip run … --workflow tiles --model {known.name}")
     say_ruo()
 
 
@@ -118,22 +119,22 @@ def remove(model: str) -> None:
 def verify(models: tuple[str, ...]) -> int:
     """Check documents and digests of MODELS, or of all that are known."""
     from coverslip.errors import ModelUnavailableError
-    from coverslip.models.library import find_model, known_models
+    from coverslip.models.library import describe_model, known_models
 
     bad = 0
     for model in models or tuple(known_models()):
         try:
-            package = find_model(model)
+            document = describe_model(model)
         except ModelUnavailableError as error:
             bad += 1
             click.echo(f"Error: {error}", err=True)
         else:
-            click.echo(f"{model}: sound, weights sha256 {package.document.weights_sha256}")
+            click.echo(f"{model}: sound, weights sha256 {document.weights_sha256}")
     say_ruo()
     return WRONG_REQUEST if bad else 0
 
 
-def _write_plots(document: ModelDocument, folder: Path) -> None:
+def _write_plots(document: AnyDocument, folder: Path) -> None:
     """Raises RequestError where nothing was measured, or the folder cannot be written."""
     from coverslip.errors import RequestError
     from coverslip.models.diagram import draw_reliability
@@ -150,11 +151,11 @@ def _write_plots(document: ModelDocument, folder: Path) -> None:
         ) from error
 
 
-def _say_list(found: list[tuple[Known, ModelPackage]], as_json: bool) -> None:
+def _say_list(found: list[tuple[Known, AnyDocument]], as_json: bool) -> None:
     if as_json:
         import json
 
-        click.echo(json.dumps([_entry(known, package) for known, package in found], indent=2))
+        click.echo(json.dumps([_entry(known, document) for known, document in found], indent=2))
         return
     if not found:
         click.echo("no model is known yet; add one with: coverslip models add SOURCE")
@@ -162,18 +163,9 @@ def _say_list(found: list[tuple[Known, ModelPackage]], as_json: bool) -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    table = Table("name", "version", "says", "tile", "stain", "licence", "from", box=None, pad_edge=False)
-    for known, package in found:
-        document = package.document
-        tile = f"{document.tile.size} px at {document.tile.mpp:g} µm/px"
-        row = (
-            known.name,
-            document.version,
-            _short(document.classes),
-            tile,
-            document.stain or "",
-            document.licence,
-        )
+    table = Table("name", "version", "says", "takes", "licence", "from", box=None, pad_edge=False)
+    for known, document in found:
+        row = known.name, document.version, _short(document.classes), _takes(document), document.licence
         table.add_row(*map(escape, row), escape(known.origin))
     console().print(table)
 
@@ -182,8 +174,16 @@ def _short(classes: tuple[str, ...], most: int = 4) -> str:
     return ", ".join(classes[:most]) + (f" and {len(classes) - most} more" if len(classes) > most else "")
 
 
-def _entry(known: Known, package: ModelPackage) -> dict[str, object]:
-    document = package.document
+def _takes(document: AnyDocument) -> str:
+    from coverslip.models.document import ModelDocument
+
+    if not isinstance(document, ModelDocument):
+        return f"{document.features} features by {document.encoder}"
+    stain = f", {document.stain}" if document.stain else ""
+    return f"{document.tile.size} px at {document.tile.mpp:g} µm/px{stain}"
+
+
+def _entry(known: Known, document: AnyDocument) -> dict[str, object]:
     return {
         "name": known.name,
         "origin": known.origin,
@@ -191,8 +191,7 @@ def _entry(known: Known, package: ModelPackage) -> dict[str, object]:
         "version": document.version,
         "task": document.task,
         "classes": list(document.classes),
-        "tile": document.tile.model_dump(),
-        "stain": document.stain,
+        "takes": _takes(document),
         "licence": document.licence,
         "sha256": document.weights_sha256,
     }
