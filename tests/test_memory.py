@@ -8,7 +8,8 @@ import sys
 
 import pytest
 
-# Sixteen threads, one after another: 24 MB taken and freed by each, beside small things that stay.
+# Sixteen threads at a time, each in its turn: 24 MB taken and freed, beside small things that stay. A thread
+# that has ended leaves its pool to the next, so none ends before all have begun.
 FREED = """
 import sys, threading
 import numpy as np
@@ -17,14 +18,16 @@ from coverslip.workflows.memory import share_pools
 if sys.argv[1] == "shared":
     share_pools()
 np.ones(31 << 20, np.uint8)
-kept, turn = [], threading.Lock()
+kept, turn, together = [], threading.Lock(), threading.Barrier(16)
 
 def work():
+    together.wait()
     with turn:
         buffer = np.ones(24 << 20, np.uint8)
         kept.append(bytearray(100))
         del buffer
         kept.append(bytearray(100))
+    together.wait()
 
 threads = [threading.Thread(target=work) for _ in range(16)]
 for thread in threads:

@@ -35,6 +35,25 @@ slides_option = click.option(
     help="CSV with the columns wsi[,mpp][,case][,stain]: µm/px and names per slide.",
 )  # fmt: skip
 
+max_damage_option = click.option(
+    "--max-damage",
+    type=click.FloatRange(0, 1),
+    default=0.05,
+    show_default=True,
+    help="Damaged share above which a slide fails.",
+)
+exact_option = click.option(
+    "--exact", is_flag=True, help="Decode stored tiles in full; otherwise within 40 dB of that."
+)
+workers_option = click.option(
+    "--workers",
+    type=click.IntRange(min=1),
+    help="Threads of the cluster in this process; by default one per core.",
+)
+scheduler_option = click.option(
+    "--scheduler", help="Address of a running Dask scheduler, such as tcp://host:8786."
+)
+
 
 def slide_mpp_option(*names: str) -> Callable[[Function], Function]:
     """µm per level-0 pixel, for slides whose files do not say or say wrongly."""

@@ -10,12 +10,16 @@ import click
 from coverslip.ruo import RUO
 from coverslip.workflows.commands.common import (
     console,
+    exact_option,
+    max_damage_option,
     output_option,
     overwrite_option,
     paths_argument,
     say_ruo,
+    scheduler_option,
     slide_mpp_option,
     slides_option,
+    workers_option,
 )
 
 if TYPE_CHECKING:
@@ -59,20 +63,10 @@ def _list(ctx: click.Context, option: click.Parameter, wanted: bool) -> None:
 )
 @slides_option
 @slide_mpp_option("--slide-mpp")
-@click.option(
-    "--max-damage",
-    type=click.FloatRange(0, 1),
-    default=0.05,
-    show_default=True,
-    help="Damaged share above which a slide fails.",
-)
-@click.option("--exact", is_flag=True, help="Decode stored tiles in full; otherwise within 40 dB of that.")
-@click.option(
-    "--workers",
-    type=click.IntRange(min=1),
-    help="Threads of the cluster in this process; by default one per core.",
-)
-@click.option("--scheduler", help="Address of a running Dask scheduler, such as tcp://host:8786.")
+@max_damage_option
+@exact_option
+@workers_option
+@scheduler_option
 @overwrite_option
 def command(
     paths: tuple[str, ...],

@@ -16,16 +16,25 @@ if TYPE_CHECKING:
     from coverslip.models.training import TrainingReport
 
 
+labels_argument = click.argument("labels", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+package_option = click.option(
+    "-o", "--output", type=click.Path(path_type=Path), required=True, help="Folder of the model package."
+)
+name_option = click.option("--name", help="Name of the model; by default that of the output folder.")
+licence_option = click.option(
+    "--licence", default="not stated", show_default=True, help="Licence of the model."
+)
+seed_option = click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+
+
 @click.group("train", epilog=RUO)
 def command() -> None:
     """Train a model from your own labels."""
 
 
 @command.command("tiles", epilog=RUO)
-@click.argument("labels", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option(
-    "-o", "--output", type=click.Path(path_type=Path), required=True, help="Folder of the model package."
-)
+@labels_argument
+@package_option
 @click.option(
     "--mpp",
     type=click.FloatRange(min=0, min_open=True),
@@ -39,9 +48,9 @@ def command() -> None:
     show_default=True,
     help="Side of the network's input, pixels.",
 )
-@click.option("--name", help="Name of the model; by default that of the output folder.")
+@name_option
 @click.option("--stain", help="Stain of the tiles, such as H&E.")
-@click.option("--licence", default="not stated", show_default=True, help="Licence of the model.")
+@licence_option
 @click.option(
     "--group-column",
     default="group",
@@ -58,7 +67,7 @@ def command() -> None:
     help="Share of tiles whose prediction set holds the true class.",
 )
 @click.option("--sets-by-class", is_flag=True, help="Let that hold for each class, not only over all.")
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+@seed_option
 def tiles(
     labels: Path,
     output: Path,
@@ -105,10 +114,8 @@ def tiles(
 
 
 @command.command("mil", epilog=RUO)
-@click.argument("labels", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option(
-    "-o", "--output", type=click.Path(path_type=Path), required=True, help="Folder of the model package."
-)
+@labels_argument
+@package_option
 @click.option(
     "--aggregator",
     type=click.Choice(["abmil", "clam-sb", "dsmil", "transmil"]),
@@ -117,8 +124,8 @@ def tiles(
     help="How tiles become one call.",
 )
 @click.option("--encoder", default="not stated", show_default=True, help="What made the features.")
-@click.option("--name", help="Name of the model; by default that of the output folder.")
-@click.option("--licence", default="not stated", show_default=True, help="Licence of the model.")
+@name_option
+@licence_option
 @click.option(
     "--group-column",
     default="group",
@@ -133,7 +140,7 @@ def tiles(
     help="Cross-validate with so many; 0 keeps one test part out instead.",
 )
 @click.option("--epochs", type=click.IntRange(min=1), default=50, show_default=True)
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+@seed_option
 def mil(
     labels: Path,
     output: Path,
