@@ -148,12 +148,16 @@ def _licence(folder: Path) -> str | None:
 
 
 def _check_weights(folder: Path, document: ModelDocument, weights: bytes) -> None:
-    load = require("safetensors.torch").load
+    safetensors = require("safetensors.torch")
     try:
-        load_network(document.architecture, len(document.classes), load(weights))
-    except ModelUnavailableError:
-        raise
-    except Exception as error:  # safetensors and torch each have their own
+        held = safetensors.load(weights)
+    except (ValueError, require("safetensors").SafetensorError) as error:
+        raise ModelUnavailableError(
+            str(folder / WEIGHTS), f"is no safetensors file ({error})", "get the file again"
+        ) from error
+    try:
+        load_network(document.architecture, len(document.classes), held)
+    except RuntimeError as error:
         raise ModelUnavailableError(
             str(folder / WEIGHTS),
             f"does not fit timm's {document.architecture.name} ({str(error).splitlines()[0]})",

@@ -422,6 +422,13 @@ def test_a_pickle_is_refused_with_the_way_to_convert_it(tmp_path):
         add_model(str(folder))
 
 
+def test_weights_that_are_none_are_named(tmp_path):
+    folder = wsinfer(tmp_path / "m")
+    (folder / "model.safetensors").write_bytes(b"not a header at all")
+    with pytest.raises(ModelUnavailableError, match="is no safetensors file"):
+        add_model(str(folder))
+
+
 def test_a_link_in_a_folder_of_wsinfer_is_refused(tmp_path):
     folder = wsinfer(tmp_path / "m")
     (folder / "model.safetensors").rename(tmp_path / "elsewhere")
