@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coverslip.errors import RequestError
-from coverslip.models.labels_file import check_rows, numbered, raise_problems, read_rows
+from coverslip.models.labels_file import Row, check_rows, numbered, raise_problems, read_rows
 
 # CLAM, TRIDENT and STAMP name them so, Slideflow and older programs otherwise.
 FEATURES = ("features", "feats")
@@ -73,7 +74,8 @@ def read_cohort(labels_csv: str | Path, group_column: str = "group") -> Cohort:
     rows, sha256 = read_rows(path, group_column, "slide")
     raise_problems(path, check_rows(rows, path.parent, "slide"))
     files = tuple(path.parent / row.file for row in rows)
-    shapes = [_peek(file) for file in files]
+    shapes, problems = _shapes(path.parent, rows)
+    raise_problems(path, problems)
     widths = {width for _, width in shapes}
     if len(widths) > 1:
         listed = ", ".join(
@@ -90,6 +92,17 @@ def read_cohort(labels_csv: str | Path, group_column: str = "group") -> Cohort:
         sum(count for count, _ in shapes),
         sha256,
     )
+
+
+def _shapes(folder: Path, rows: Sequence[Row]) -> tuple[list[tuple[int, int]], list[str]]:
+    """Tiles and features of each file, and what is wrong with those that hold none."""
+    shapes, problems = [], []
+    for row in rows:
+        try:
+            shapes.append(_peek(folder / row.file))
+        except RequestError as error:
+            problems.append(f"line {row.number}: {row.file} {error.problem}")
+    return shapes, problems
 
 
 def _coords(file: h5py.File) -> NDArray[np.int64] | None:

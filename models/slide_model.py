@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,8 +12,20 @@ from numpy.typing import NDArray
 from coverslip.errors import ModelMismatchError, ModelUnavailableError
 from coverslip.extras import require
 from coverslip.models.aggregator import Aggregator, build_aggregator
+from coverslip.models.feature_scale import FeatureScale
 from coverslip.models.package import read_document, read_weights
 from coverslip.models.slide_document import SlideModelDocument
+
+if TYPE_CHECKING:
+    import torch
+
+# Beside the network's own weights.
+SCALE = ("features.mean", "features.std")
+
+
+def scale_to_tensors(scale: FeatureScale) -> dict[str, torch.Tensor]:
+    """As they are kept with the weights."""
+    return dict(zip(SCALE, map(require("torch").from_numpy, (scale.mean, scale.std)), strict=True))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -32,8 +45,8 @@ class SlideCall:
 class SlideModel:
     """`document` says what it wants and how well it does. On the CPU: a slide takes milliseconds."""
 
-    def __init__(self, document: SlideModelDocument, aggregator: Aggregator):
-        self.document, self._aggregator = document, aggregator
+    def __init__(self, document: SlideModelDocument, aggregator: Aggregator, scale: FeatureScale):
+        self.document, self._aggregator, self._scale = document, aggregator, scale
         aggregator.layers.eval().requires_grad_(False)
 
     @classmethod
@@ -43,14 +56,15 @@ class SlideModel:
         weights = require("safetensors.torch").load(read_weights(Path(folder), document))
         aggregator = build_aggregator(document.aggregator, document.features, len(document.classes))
         try:
+            scale = FeatureScale(*(weights.pop(name).numpy() for name in SCALE))
             aggregator.layers.load_state_dict(weights)
-        except RuntimeError as error:
+        except (KeyError, RuntimeError) as error:
             raise ModelUnavailableError(
                 str(folder),
                 f"holds weights that are not those of {document.aggregator} ({str(error).splitlines()[0]})",
                 "get the package again from where it was made",
             ) from error
-        return cls(document, aggregator)
+        return cls(document, aggregator, scale)
 
     def predict(self, features: NDArray[np.floating]) -> SlideCall:
         """`features`: (n, d) of a slide's tiles, by the encoder that the document names.
@@ -66,7 +80,7 @@ class SlideModel:
                 f"embed the slide with {self.document.encoder}",
             )
         with torch.inference_mode():
-            look = self._aggregator(torch.from_numpy(np.ascontiguousarray(features, np.float32)))
+            look = self._aggregator(torch.from_numpy(self._scale.apply(features)))
         calibration = self.document.calibration
         logits = look.logits / (calibration.temperature if calibration else 1.0)
         return SlideCall(logits.softmax(0).numpy(), look.attention.numpy())

@@ -24,10 +24,12 @@ from coverslip.models.aggregator import Aggregator, Kind, build_aggregator
 from coverslip.models.bag import Cohort, read_bag, read_cohort
 from coverslip.models.calibration import fit_temperature
 from coverslip.models.document import Metrics
+from coverslip.models.feature_scale import FeatureScale, fit_scale
 from coverslip.models.metrics import measure
 from coverslip.models.package import write_files
 from coverslip.models.seed import seeded
 from coverslip.models.slide_document import SlideModelDocument, SlideTraining
+from coverslip.models.slide_model import scale_to_tensors
 from coverslip.models.split import fold_groups, split_groups
 
 if TYPE_CHECKING:
@@ -163,6 +165,7 @@ class _Fit:
     """A trained network, in evaluation mode, and the number of epochs that made it."""
 
     aggregator: Aggregator
+    scale: FeatureScale
     part: _Parts
     epochs: int
 
@@ -170,22 +173,28 @@ class _Fit:
         """(rows, classes), of whole bags."""
         torch = require("torch")
         with torch.inference_mode():
-            looks = [self.aggregator(_features(cohort, row)) for row in rows]
+            looks = [self.aggregator(_features(cohort, row, self.scale)) for row in rows]
         return np.stack([look.logits.numpy() for look in looks])
 
 
 def _features(
-    cohort: Cohort, row: int, chosen: Callable[[int], NDArray[np.intp]] | None = None
+    cohort: Cohort,
+    row: int,
+    scale: FeatureScale,
+    chosen: Callable[[int], NDArray[np.intp]] | None = None,
 ) -> torch.Tensor:
     features = read_bag(cohort.files[row]).features
-    return require("torch").from_numpy(features if chosen is None else features[chosen(len(features))])
+    return require("torch").from_numpy(
+        scale.apply(features if chosen is None else features[chosen(len(features))])
+    )
 
 
 def _fit(cohort: Cohort, part: _Parts, settings: SlideTrainingSettings, fold: int, say: Progress) -> _Fit:
     """Train until the validation loss has not fallen for `patience` epochs; the best state is kept."""
     with seeded(settings.seed):
         aggregator = build_aggregator(settings.aggregator, cohort.width, len(cohort.classes))
-        step = _Step(aggregator, cohort, part.train, settings)
+        scale = fit_scale(read_bag(cohort.files[row]).features for row in part.train)
+        step = _Step(aggregator, cohort, scale, part.train, settings)
         best, lowest, state = 0, float("inf"), copy.deepcopy(aggregator.layers.state_dict())
         for epoch in range(1, settings.epochs + 1):
             order = np.random.default_rng((settings.seed, epoch)).permutation(part.train)
@@ -198,17 +207,22 @@ def _fit(cohort: Cohort, part: _Parts, settings: SlideTrainingSettings, fold: in
                 break
     aggregator.layers.load_state_dict(state)
     aggregator.layers.eval()
-    return _Fit(aggregator, part, best)
+    return _Fit(aggregator, scale, part, best)
 
 
 class _Step:
     """One optimiser step on one slide; returns its loss."""
 
     def __init__(
-        self, aggregator: Aggregator, cohort: Cohort, train: NDArray[np.intp], settings: SlideTrainingSettings
+        self,
+        aggregator: Aggregator,
+        cohort: Cohort,
+        scale: FeatureScale,
+        train: NDArray[np.intp],
+        settings: SlideTrainingSettings,
     ):
         torch = require("torch")
-        self._aggregator, self._cohort, self._settings = aggregator, cohort, settings
+        self._aggregator, self._cohort, self._scale, self._settings = aggregator, cohort, scale, settings
         # Weights inverse to the class counts: each class counts as much as any other.
         counts = np.bincount(cohort.labels[train], minlength=len(cohort.classes))
         self._weight = torch.tensor(len(train) / (len(counts) * counts), dtype=torch.float32)
@@ -218,7 +232,8 @@ class _Step:
 
     def __call__(self, row: int, epoch: int) -> float:
         self._aggregator.layers.train()
-        look = self._aggregator(_features(self._cohort, row, lambda count: self._drawn(count, row, epoch)))
+        drawn = _features(self._cohort, row, self._scale, lambda count: self._drawn(count, row, epoch))
+        look = self._aggregator(drawn)
         loss = self._aggregator.loss(look, int(self._cohort.labels[row]), self._weight)
         self._optimiser.zero_grad()
         loss.backward()
@@ -232,7 +247,7 @@ class _Step:
         losses = []
         with torch.inference_mode():
             for row in rows:
-                logits = self._aggregator(_features(self._cohort, row)).logits
+                logits = self._aggregator(_features(self._cohort, row, self._scale)).logits
                 label = int(self._cohort.labels[row])
                 losses.append(float(-logits.log_softmax(0)[label] * self._weight[label]))
         return float(np.mean(losses))
@@ -262,7 +277,7 @@ def _describe(
     cohort: Cohort, fit: _Fit, settings: SlideTrainingSettings, metrics: Metrics
 ) -> tuple[SlideModelDocument, bytes]:
     state = {name: tensor.contiguous() for name, tensor in fit.aggregator.layers.state_dict().items()}
-    weights = require("safetensors.torch").save(state)
+    weights = require("safetensors.torch").save(state | scale_to_tensors(fit.scale))
     validation = fit.part.validation
     document = SlideModelDocument(
         name=settings.name,

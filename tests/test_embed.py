@@ -113,6 +113,17 @@ def test_hdf5_holds_the_same_in_the_layout_of_clam_and_trident(done) -> None:
     assert {name: said[name] for name in expected} == expected
 
 
+def test_hdf5_is_a_bag_for_a_slide_level_model(done) -> None:
+    from coverslip.models.bag import read_bag
+
+    home, _ = done
+    store = zarr.open_group(home / "features.zarr", mode="r")
+    bag = read_bag(home / "features.h5")
+    np.testing.assert_array_equal(bag.features, store["features"][:])
+    assert bag.coords is not None
+    np.testing.assert_array_equal(bag.coords, store["coords"][:])
+
+
 def test_tiles_are_listed_in_the_same_order(done) -> None:
     home, _ = done
     tiles = pq.read_table(home / "tiles.parquet")

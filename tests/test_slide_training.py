@@ -69,6 +69,17 @@ def test_what_makes_a_slide_a_tumour_is_found(kind: Kind, labels, tmp_path):
     assert call.attention[:WITNESSES].sum() > 2 * WITNESSES / len(features)
 
 
+@pytest.mark.parametrize(("times", "more"), [(1e-3, 0.5), (1e3, 0), (1, 1e3)])
+def test_the_scale_of_features_does_not_matter(labels, tmp_path, times, more):
+    """Encoders differ by orders of magnitude; one column never changes."""
+    for path in labels.parent.glob("*.h5"):
+        features = read_bag(path).features * times + more
+        write_bag(tmp_path / path.name, np.c_[features, np.full(len(features), more)])
+    (tmp_path / "slides.csv").write_text(labels.read_text())
+    report = train_slides(tmp_path / "slides.csv", tmp_path / "model", QUICK)
+    assert report.metrics.balanced_accuracy >= 0.85
+
+
 def test_the_tiles_that_counted_most_are_the_witnesses(labels, tmp_path):
     train_slides(labels, tmp_path / "model", QUICK)
     call = SlideModel.load(tmp_path / "model").predict(read_bag(labels.parent / "6.h5").features)
@@ -159,6 +170,18 @@ def test_other_files_are_named_with_what_makes_them(tmp_path):
         file["other"] = np.zeros(3)
     with pytest.raises(RequestError, match=r"no dataset named features.*coverslip embed"):
         read_bag(tmp_path / "b.h5")
+
+
+def test_every_slide_without_features_is_listed_with_its_line(tmp_path):
+    """A slide of glass alone, as embed writes it, and a file that is none."""
+    write_bag(tmp_path / "a.h5", np.zeros((3, 4)))
+    write_bag(tmp_path / "glass.h5", np.zeros((0, 4)))
+    (tmp_path / "b.h5").write_text("no")
+    (tmp_path / "slides.csv").write_text("file,label\na.h5,x\nglass.h5,y\nb.h5,y\n")
+    with pytest.raises(
+        RequestError, match=r"2 problems: line 3: glass\.h5 .*\(0, 4\).*line 4: b\.h5 is no HDF5"
+    ):
+        read_cohort(tmp_path / "slides.csv")
 
 
 def test_a_cohort_of_two_widths_is_refused(tmp_path):
