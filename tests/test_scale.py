@@ -21,9 +21,11 @@ from coverslip.workflows import layout, steps
 from coverslip.workflows.batch import run_jobs
 from coverslip.workflows.clock import now
 from coverslip.workflows.cluster import connected
+from coverslip.workflows.conclude import finish
 from coverslip.workflows.ihc import Ihc
 from coverslip.workflows.job import Job, RunSettings, stored_bytes
 from coverslip.workflows.memory import Kept
+from coverslip.workflows.outputs import digests
 from coverslip.workflows.progress import Silent
 from coverslip.workflows.run import plan_run
 from coverslip.workflows.steps import MOST_TASKS, Prepared, per_task
@@ -90,6 +92,19 @@ def test_a_slide_begun_with_one_share_goes_on_with_it(job: Job, monkeypatch: pyt
     before = steps.prepare(job, now())
     monkeypatch.setattr(steps, "shard_of", lambda job: 1)
     assert steps.prepare(job, now()).share == before.share
+
+
+def test_what_a_killed_worker_left_half_written_is_not_in_the_result(job: Job) -> None:
+    prepared = steps.prepare(job, now())
+    for number in range(prepared.shares):
+        steps.score(job, prepared, number)
+    for number in range(prepared.copies):
+        steps.copy(job, prepared, number)
+    (job.store / "0" / ".0.17979.5266657f.tmp").write_bytes(b"half")
+    (job.store / "labels" / ".0.1.tmp").mkdir()
+    result = finish(job, prepared)
+    assert not list(job.home.rglob(".*.tmp"))
+    assert digests(job.home, list(result.outputs)) == result.outputs
 
 
 class Weights:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from coverslip.atomic import discard, replacing
+from coverslip.atomic import clear_temporaries, discard, replacing
 from coverslip.errors import StoreIncompleteError
 from coverslip.tiling.cascade import write_region
 from coverslip.tiling.coords import is_square
@@ -60,6 +60,7 @@ def finish(job: Job, prepared: Prepared) -> SlideResult:
     slide = opened(job.ref)
     layout = layout_of(job, slide, prepared)
     plan, tissue = layout.plan, layout.tissue
+    clear_temporaries(job.home)  # of a worker killed on the way, whose tasks another has done since
     parts = [_part(job.shard_path(n), prepared) for n in range(prepared.shares)]
     copies = [_part(job.copy_path(n), prepared) for n in range(prepared.copies)]
     quality = _quality(job, slide, plan, tissue, parts, copies)
