@@ -15,10 +15,16 @@ if TYPE_CHECKING:
 
 # "channels": `vary_channels`; "stains": `vary_stains`; "lab": `vary_lab`; "none": colours stay.
 ColourChange: TypeAlias = Literal["channels", "stains", "lab", "none"]
+# "turns": `turn`; "moves": `move`.
+GeometryChange: TypeAlias = Literal["turns", "moves"]
 
 # Mild: stains of one laboratory vary by about this much from batch to batch; hues are kept apart.
 STAIN_SPREAD = 0.15
 BRIGHTNESS_SPREAD = 0.05
+# In `move`: of the logarithm of the size, and of the place in half tiles; cells differ more, but so do
+# classes.
+SIZE_SPREAD = 0.08
+PLACE_SPREAD = 0.08
 # σ of Tellez et al. (2018).
 DYE_SPREAD = 0.05
 # Theirs is in natural logarithm, as their densities are.
@@ -29,10 +35,13 @@ LAB_SPREAD = 0.15
 
 
 def augment(
-    tiles: torch.Tensor, generator: torch.Generator, colour: ColourChange = "channels"
+    tiles: torch.Tensor,
+    generator: torch.Generator,
+    colour: ColourChange = "channels",
+    geometry: GeometryChange = "turns",
 ) -> torch.Tensor:
     """uint8 (n, size, size, 3) on the CPU to another such tensor; `generator` alone decides how."""
-    turned = turn(tiles, generator)
+    turned = turn(tiles, generator) if geometry == "turns" else move(tiles, generator)
     if colour == "stains":
         return vary_stains(turned, generator)
     if colour == "lab":
@@ -50,6 +59,27 @@ def turn(tiles: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         turned = torch.rot90(tiles[chosen], kind % 4, dims=(1, 2))
         out[chosen] = turned.flip(2) if kind >= 4 else turned
     return out
+
+
+def move(tiles: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """Turned by any angle or mirrored, a little larger or smaller and off the middle, for cells that were cut
+    out one by one; what comes in from outside is mirrored."""
+    torch = require("torch")
+    n = len(tiles)
+    angle = math.pi * _even(generator, n)
+    mirror = torch.where(_even(generator, n) > 0, 1.0, -1.0)
+    across, down = (torch.exp(SIZE_SPREAD * _even(generator, n)) for _ in range(2))
+    off = PLACE_SPREAD * _even(generator, n, 2)
+    rows = (
+        torch.stack([angle.cos() * across * mirror, -angle.sin() * down, off[:, 0]], dim=1),
+        torch.stack([angle.sin() * across * mirror, angle.cos() * down, off[:, 1]], dim=1),
+    )
+    picture = tiles.permute(0, 3, 1, 2).float()
+    grid = torch.nn.functional.affine_grid(torch.stack(rows, dim=1), list(picture.shape), align_corners=False)
+    moved = torch.nn.functional.grid_sample(
+        picture, grid, mode="bilinear", padding_mode="reflection", align_corners=False
+    )
+    return moved.round_().clamp_(0, 255).to(torch.uint8).permute(0, 2, 3, 1).contiguous()
 
 
 def vary_channels(tiles: torch.Tensor, generator: torch.Generator) -> torch.Tensor:

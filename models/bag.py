@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -27,12 +28,24 @@ class Bag:
     coords: NDArray[np.int64] | None
 
 
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """What made features, as `coverslip embed` states it in their file: the encoder, the sha256 of its
+    weights, and the tiles' side in pixels and µm/px."""
+
+    encoder: str
+    weights_sha256: str
+    size: int
+    mpp: float
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Cohort:
     """Slides whose class is known.
 
     `files`: of their features; `width`: features of a tile. `labels`: class numbers (n,) into `classes`;
     `groups`: group numbers (n,), of patients for example. `tiles`: in all. `sha256`: of the csv file.
+    `origin`: of the features, None where the files do not say.
     """
 
     files: tuple[Path, ...]
@@ -42,6 +55,7 @@ class Cohort:
     classes: tuple[str, ...]
     tiles: int
     sha256: str
+    origin: Origin | None = None
 
 
 def read_bag(path: str | Path) -> Bag:
@@ -74,14 +88,16 @@ def read_cohort(labels_csv: str | Path, group_column: str = "group") -> Cohort:
     rows, sha256 = read_rows(path, group_column, "slide")
     raise_problems(path, check_rows(rows, path.parent, "slide"))
     files = tuple(path.parent / row.file for row in rows)
-    shapes, problems = _shapes(path.parent, rows)
+    found, problems = _peeks(path.parent, rows)
     raise_problems(path, problems)
+    shapes, origins = [peek.shape for peek in found], [peek.origin for peek in found]
     widths = {width for _, width in shapes}
     if len(widths) > 1:
         listed = ", ".join(
             f"{width} in {files[[w for _, w in shapes].index(width)].name}" for width in sorted(widths)
         )
         raise_problems(path, [f"the files hold features of different width: {listed}"])
+    raise_problems(path, _mixed(rows, origins))
     classes = tuple(sorted({row.label for row in rows}))
     return Cohort(
         files,
@@ -91,18 +107,43 @@ def read_cohort(labels_csv: str | Path, group_column: str = "group") -> Cohort:
         classes,
         sum(count for count, _ in shapes),
         sha256,
+        origins[0] if None not in origins else None,
     )
 
 
-def _shapes(folder: Path, rows: Sequence[Row]) -> tuple[list[tuple[int, int]], list[str]]:
-    """Tiles and features of each file, and what is wrong with those that hold none."""
-    shapes, problems = [], []
+@dataclass(frozen=True, slots=True)
+class _Peek:
+    """`shape`: tiles, features of each."""
+
+    shape: tuple[int, int]
+    origin: Origin | None
+
+
+def _peeks(folder: Path, rows: Sequence[Row]) -> tuple[list[_Peek], list[str]]:
+    """Shape and origin of each file's features, and what is wrong with those that hold none."""
+    found, problems = [], []
     for row in rows:
         try:
-            shapes.append(_peek(folder / row.file))
+            found.append(_peek(folder / row.file))
         except RequestError as error:
             problems.append(f"line {row.number}: {row.file} {error.problem}")
-    return shapes, problems
+    return found, problems
+
+
+def _mixed(rows: Sequence[Row], origins: Sequence[Origin | None]) -> list[str]:
+    """Features of two encoders may be equally wide, and mean nothing beside each other."""
+    first: dict[Origin, str] = {}
+    for row, origin in zip(rows, origins, strict=True):
+        if origin is not None:
+            first.setdefault(origin, row.file)
+    if len(first) < 2:
+        return []
+    listed = ", ".join(
+        f"{origin.encoder} (weights {origin.weights_sha256[:12]}…) on {origin.size} px at "
+        f"{origin.mpp:g} µm/px in {file}"
+        for origin, file in first.items()
+    )
+    return [f"the files hold features of different encoders, weights or tiles: {listed}"]
 
 
 def _coords(file: h5py.File) -> NDArray[np.int64] | None:
@@ -110,12 +151,23 @@ def _coords(file: h5py.File) -> NDArray[np.int64] | None:
     return found[...].reshape(-1, 2).astype(np.int64) if isinstance(found, h5py.Dataset) else None
 
 
-def _peek(path: Path) -> tuple[int, int]:
+def _peek(path: Path) -> _Peek:
     try:
         with h5py.File(path) as file:
-            return _shape(path, _dataset(path, file))
+            found = _dataset(path, file)
+            return _Peek(_shape(path, found), _origin(found))
     except OSError as error:
         raise RequestError(str(path), f"is no HDF5 file that can be read ({error})", AGAIN) from error
+
+
+def _origin(found: h5py.Dataset) -> Origin | None:
+    """None for the files of other programs, and those of earlier versions."""
+    stated: Any = found.attrs
+    try:
+        encoder, sha256 = str(stated["encoder"]), str(stated["encoder_sha256"])
+        return Origin(encoder, sha256, int(stated["tile_size"]), float(stated["tile_mpp"]))
+    except (KeyError, TypeError, ValueError):
+        return None
 
 
 def _dataset(path: Path, file: h5py.File) -> h5py.Dataset:

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from coverslip.models.caveat import of_distance, of_reliability, of_sets
-from coverslip.models.document import Metrics, ModelDocument, Training
-from coverslip.models.kinds import AnyDocument
+from coverslip.models.document import Familiarity, Metrics, ModelDocument, Probe, Training
+from coverslip.models.finding_card import of_finding
+from coverslip.models.kinds import AnyDocument, ClassDocument
 from coverslip.models.licence import commercial_use
 from coverslip.models.slide_document import SlideModelDocument, SlideTraining
+from coverslip.models.star_document import FinderDocument
 from coverslip.models.tint import ColourStatistics
 
 COMMERCE: Mapping[bool | None, str] = {
@@ -20,6 +22,8 @@ COMMERCE: Mapping[bool | None, str] = {
 
 def render_card(document: AnyDocument) -> str:
     """Markdown, UTF-8, ending with the research-use line. What is not known is said to be so."""
+    if isinstance(document, FinderDocument):
+        return "\n".join([*_head(document), *_learnt(document), *of_finding(document), *_foot(document)])
     return "\n".join(
         [*_head(document), *_training(document), *_metrics(document), *_doubt(document), *_foot(document)]
     )
@@ -28,7 +32,12 @@ def render_card(document: AnyDocument) -> str:
 def _head(document: AnyDocument) -> Iterator[str]:
     yield f"# {document.name} {document.version}\n"
     yield f"- Says: {', '.join(document.classes)} ({document.task})"
-    yield from _of_tiles(document) if isinstance(document, ModelDocument) else _of_slides(document)
+    if isinstance(document, ModelDocument):
+        yield from _of_tiles(document)
+    elif isinstance(document, FinderDocument):
+        yield from _of_pictures(document)
+    else:
+        yield from _of_slides(document)
     yield f"- Licence: {document.licence} ({COMMERCE[commercial_use(document.licence)]})"
     yield f"- Meant for: {document.intended_use}\n"
 
@@ -39,14 +48,51 @@ def _of_tiles(document: ModelDocument) -> Iterator[str]:
     yield f"- Tiles: {tile.size} × {tile.size} px at {tile.mpp:g} µm/px ({low:.3g} to {high:.3g})"
     yield f"- Stain: {document.stain or 'not stated'}"
     yield f"- Network: {document.architecture.name} of {document.architecture.library}"
+    if document.probe:
+        yield f"- On features of the encoder {document.probe.encoder}: {_estimator(document.probe)}"
+
+
+def _estimator(probe: Probe) -> str:
+    named = {
+        "linear": "logistic regression",
+        "simpleshot": "nearest class mean of directions (SimpleShot)",
+        "prototypes": "nearest class mean",
+        "knn": f"votes of the {probe.neighbours} nearest tiles",
+    }
+    shots = f", from {probe.shots} tiles of each class" if probe.shots else ""
+    return named[probe.method] + shots
+
+
+def _of_pictures(document: FinderDocument) -> Iterator[str]:
+    low, high = document.mpp * (1 - document.tolerance), document.mpp * (1 + document.tolerance)
+    yield f"- Finds: {'outlines' if document.shape == 'star' else 'upright boxes'}"
+    yield f"- Pictures: at {document.mpp:.3g} µm/px ({low:.3g} to {high:.3g})"
+    yield f"- Stain: {document.stain or 'not stated'}"
+    yield f"- Network: {document.architecture.name}"
 
 
 def _of_slides(document: SlideModelDocument) -> Iterator[str]:
     yield f"- Takes: {document.features} features of each tile, by the encoder {document.encoder}"
+    if document.tile:
+        yield f"- Tiles: {document.tile.size} × {document.tile.size} px at {document.tile.mpp:g} µm/px"
     yield f"- Network: {document.aggregator}"
 
 
-def _training(document: AnyDocument) -> Iterator[str]:
+def _learnt(document: FinderDocument) -> Iterator[str]:
+    yield "## What it learnt from\n"
+    training = document.training
+    if training is None:
+        yield "Not stated.\n"
+        return
+    yield f"{training.data}.\n"
+    parts = training.parts
+    yield f"- {training.pictures} pictures of {training.groups} groups, {training.objects} objects"
+    yield f"- {parts.train} to train, {parts.validation} to choose, {parts.test} only measured"
+    yield f"- Began with random weights; {training.steps} steps, seed {training.seed}"
+    yield f"- Labels: sha256 {training.labels_sha256}\n"
+
+
+def _training(document: ClassDocument) -> Iterator[str]:
     yield "## What it learnt from\n"
     training = document.training
     if training is None:
@@ -61,7 +107,8 @@ def _tiles_learnt(training: Training) -> Iterator[str]:
     parts = training.parts
     yield f"- {training.tiles} tiles of {training.groups} groups"
     yield f"- {parts.train} to train, {parts.validation} to choose, {parts.test} only measured"
-    yield f"- Began with {training.initialisation}; {training.epochs} epochs, seed {training.seed}"
+    epochs = f"{training.epochs} epochs, " if training.epochs else ""
+    yield f"- Began with {training.initialisation}; {epochs}seed {training.seed}"
 
 
 def _slides_learnt(training: SlideTraining) -> Iterator[str]:
@@ -70,7 +117,7 @@ def _slides_learnt(training: SlideTraining) -> Iterator[str]:
     yield f"- {how}; {training.epochs} epochs, seed {training.seed}"
 
 
-def _metrics(document: AnyDocument) -> Iterator[str]:
+def _metrics(document: ClassDocument) -> Iterator[str]:
     yield "## How well it does\n"
     if document.metrics is None:
         yield "Not measured.\n"
@@ -86,7 +133,7 @@ def _metrics(document: AnyDocument) -> Iterator[str]:
     yield from _confusion(metrics)
 
 
-def _noun(document: AnyDocument) -> str:
+def _noun(document: ClassDocument) -> str:
     return "tiles" if isinstance(document, ModelDocument) else "slides"
 
 
@@ -108,7 +155,7 @@ def _confusion(metrics: Metrics) -> Iterator[str]:
     yield ""
 
 
-def _doubt(document: AnyDocument) -> Iterator[str]:
+def _doubt(document: ClassDocument) -> Iterator[str]:
     yield "## When it doubts\n"
     calibration = document.calibration
     if calibration is None:
@@ -118,19 +165,17 @@ def _doubt(document: AnyDocument) -> Iterator[str]:
         yield f"- Temperature {calibration.temperature:.3g}, {fitted}."
     yield from of_reliability(document.reliability)
     yield from of_sets(document.prediction_sets, document.classes)
-    yield from _unfamiliar(document) if isinstance(document, ModelDocument) else [""]
+    yield _unfamiliar(document.out_of_distribution)
+    yield _colour(document.colour) if isinstance(document, ModelDocument) else ""
 
 
-def _unfamiliar(document: ModelDocument) -> Iterator[str]:
-    known = document.out_of_distribution
+def _unfamiliar(known: Familiarity | None) -> str:
     if known is None:
-        yield "- It cannot tell tiles unlike those it learnt from."
-    else:
-        yield (
-            f"- A tile further than {known.limit:.3g} from what it learnt from is called unfamiliar; of "
-            f"tiles like those, {1 - known.quantile:.1%} are. The distance is {of_distance(known)}."
-        )
-    yield _colour(document.colour)
+        return "- It cannot tell tiles unlike those it learnt from."
+    return (
+        f"- A tile further than {known.limit:.3g} from what it learnt from is called unfamiliar; of "
+        f"tiles like those, {1 - known.quantile:.1%} are. The distance is {of_distance(known)}."
+    )
 
 
 def _colour(known: ColourStatistics | None) -> str:

@@ -46,12 +46,13 @@ class LabelledTiles:
 
 
 def read_tiles(
-    labels_csv: str | Path, size: int, scratch: Path, group_column: str = "group"
+    labels_csv: str | Path, size: int, scratch: Path, group_column: str = "group", middle: float = 1.0
 ) -> LabelledTiles:
     """Read and check all tiles named in a csv file with the columns file, label and, if known, group.
 
     Files are named relative to the csv's folder and lie in it. Every image is cut to the largest centred
-    square that all of them hold, then reduced by area averaging to `size` px. `scratch`: an empty folder
+    square that all of them hold, of which `middle` is the share of the side that is kept, about the middle,
+    then reduced by area averaging to `size` px. `scratch`: an empty folder
     for the pixels, which are as large as `size`² × 3 bytes per tile.
     Raises RequestError that lists every problem with its line.
     """
@@ -59,6 +60,7 @@ def read_tiles(
     rows, sha256 = read_rows(path, group_column, "tile")
     problems = check_rows(rows, path.parent, "tile")
     sides, unreadable = _measure(rows, path.parent)
+    sides = [round(side * middle) for side in sides]
     problems += unreadable or _check_sizes(sides, size)
     raise_problems(path, problems)
     side = min(sides)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from xml.sax.saxutils import escape
 
 from coverslip.models.doubt import Miscalibration, Reliability, ReliabilityBin
 from coverslip.models.kinds import AnyDocument
+from coverslip.models.svg import GREY, INK, line, picture, text
 from coverslip.ruo import RUO
 
 SIDE, MARGIN, BELOW, HISTOGRAM = 320, 60, 70, 60
@@ -24,38 +24,36 @@ def draw_reliability(document: AnyDocument, reliability: Reliability) -> str:
     width, height = 2 * (SIDE + MARGIN) + MARGIN, MARGIN + SIDE + HISTOGRAM + BELOW
     title = f"{document.name} {document.version}: {reliability.n} test tiles of {reliability.groups} groups"
     panels = (("before the temperature", reliability.before, BEFORE), ("after", reliability.after, AFTER))
-    return "\n".join(
+    return picture(
+        width,
+        height,
+        title,
         [
-            f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" '
-            f'viewBox="0 0 {width} {height}" font-family="sans-serif" font-size="13">',
-            f"<title>{escape(title)}</title>",
-            f'<rect width="{width}" height="{height}" fill="#ffffff"/>',
-            _text(MARGIN, 24, title),
+            text(MARGIN, 24, title),
             *(
-                line
+                piece
                 for number, panel in enumerate(panels)
-                for line in _panel(MARGIN + number * (SIDE + MARGIN), *panel)
+                for piece in _panel(MARGIN + number * (SIDE + MARGIN), *panel)
             ),
-            _text(MARGIN, height - 12, RUO),
-            "</svg>\n",
-        ]
+            text(MARGIN, height - 12, RUO),
+        ],
     )
 
 
 def _panel(left: int, name: str, found: Miscalibration, colour: str) -> Iterator[str]:
     top, (low, high) = MARGIN, found.ece_interval
-    yield _text(left, top - 12, f"{name}: ECE {found.ece:.3f} ({low:.3f} to {high:.3f})")
-    yield f'<rect x="{left}" y="{top}" width="{SIDE}" height="{SIDE}" fill="none" stroke="#969696"/>'
+    yield text(left, top - 12, f"{name}: ECE {found.ece:.3f} ({low:.3f} to {high:.3f})")
+    yield f'<rect x="{left}" y="{top}" width="{SIDE}" height="{SIDE}" fill="none" stroke="{GREY}"/>'
     most, step = max(one.n for one in found.bins), SIDE / len(found.bins)
     for number, one in enumerate(found.bins):
         if one.n:
             yield from _bin(left + number * step, step, one, one.n / most, colour)
-    yield _line(left, top + SIDE, left + SIDE, top, "#969696")
+    yield line(left, top + SIDE, left + SIDE, top, GREY)
     floor = top + SIDE + HISTOGRAM + 8
     for share in (0, 0.5, 1):
-        yield _text(left + share * SIDE, floor + 16, f"{share:g}", "middle")
-        yield _text(left - 6, top + (1 - share) * SIDE + 4, f"{share:g}", "end")
-    yield _text(
+        yield text(left + share * SIDE, floor + 16, f"{share:g}", "middle")
+        yield text(left - 6, top + (1 - share) * SIDE + 4, f"{share:g}", "end")
+    yield text(
         left + SIDE / 2, floor + 32, "probability of the called class; share that is right ↑", "middle"
     )
 
@@ -68,18 +66,8 @@ def _bin(x: float, step: float, one: ReliabilityBin, share: float, colour: str) 
         f'<rect x="{x + 1:.1f}" y="{bottom - right:.1f}" width="{step - 2:.1f}" height="{right:.1f}" '
         f'fill="{colour}" fill-opacity="0.7"><title>{told}</title></rect>'
     )
-    yield _line(x, bottom - sure, x + step, bottom - sure, "#1e1e1e")
+    yield line(x, bottom - sure, x + step, bottom - sure, INK)
     yield (
         f'<rect x="{x + 1:.1f}" y="{bottom + 8:.1f}" width="{step - 2:.1f}" '
-        f'height="{HISTOGRAM * share:.1f}" fill="#969696"/>'
+        f'height="{HISTOGRAM * share:.1f}" fill="{GREY}"/>'
     )
-
-
-def _line(x1: float, y1: float, x2: float, y2: float, colour: str) -> str:
-    return (
-        f'<line x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}" stroke="{colour}" stroke-width="2"/>'
-    )
-
-
-def _text(x: float, y: float, text: str, anchor: str = "start") -> str:
-    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" fill="#1e1e1e">{escape(text)}</text>'

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, Self, TypeAlias
 from pydantic import Discriminator, Field, StringConstraints, Tag, field_validator, model_validator
 
 from coverslip.models.doubt import Energy, Mahalanobis, PredictionSets, Reliability
+from coverslip.models.pooling import Pooling
 from coverslip.models.record import Count, Record, Share
 from coverslip.models.tint import ColourStatistics
 from coverslip.ruo import RUO
@@ -62,6 +63,7 @@ class NetworkArguments(Record):
     global_pool: Literal["avg", "max", "avgmax", "token", "map"] | None = None
     drop_rate: Share | None = None
     drop_path_rate: Share | None = None
+    channels: tuple[Count, Count, Count, Count] | None = None
 
 
 class Architecture(Record):
@@ -70,6 +72,36 @@ class Architecture(Record):
     library: Literal["timm"] = "timm"
     name: NetworkName
     arguments: NetworkArguments = NetworkArguments()
+
+
+ProbeMethod: TypeAlias = Literal["linear", "simpleshot", "prototypes", "knn"]
+
+
+class Probe(Record):
+    """An encoder as it was published, and a fitted estimator of `coverslip.models.probes` after it.
+
+    `encoder`: its name in `coverslip.models.encoders`; `version` and `sha256`: of its weights, which the
+    package holds under `encoder.`, and the estimator's arrays under `head.`. `features`: of each tile.
+    `shots`: tiles of each class it learnt from, None for the whole training part. `neighbours` and
+    `temperature` are those of `knn`, `penalty` is C of `linear`; None for the others.
+    """
+
+    encoder: Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_.-]{0,199}$")]
+    version: Text
+    sha256: Sha256
+    pooling: Pooling
+    features: int = Field(ge=1, le=65536)
+    method: ProbeMethod
+    shots: int | None = Field(default=None, ge=1)
+    neighbours: int | None = Field(default=None, ge=1)
+    temperature: float | None = Field(default=None, gt=0)
+    penalty: float | None = Field(default=None, gt=0)
+
+    @model_validator(mode="after")
+    def _neighbours_of_knn(self) -> Probe:
+        if (self.method == "knn") != (self.neighbours is not None and self.temperature is not None):
+            raise ValueError("neighbours and temperature must be given for knn, and for nothing else")
+        return self
 
 
 class Parts(Record):
@@ -181,15 +213,10 @@ class Stated(Record):
     intended_use: Text
 
 
-class Sealed(Record):
-    """What every model's document says, whatever the model looks at. None means "not measured"."""
+class Packed(Record):
+    """What every package's document says, whatever the model does."""
 
-    classes: tuple[Text, ...] = Field(min_length=2, max_length=10000)
     research_use: str = RUO
-    metrics: Metrics | None
-    calibration: Calibration | None
-    reliability: Reliability | None = None
-    prediction_sets: PredictionSets | None = None
     weights_sha256: Sha256
     created_with: dict[Name, Text]
 
@@ -199,6 +226,16 @@ class Sealed(Record):
         if sentence != RUO:
             raise ValueError(f"must read: {RUO}")
         return sentence
+
+
+class Sealed(Packed):
+    """What the document of every model that tells classes says. None means "not measured"."""
+
+    classes: tuple[Text, ...] = Field(min_length=2, max_length=10000)
+    metrics: Metrics | None
+    calibration: Calibration | None
+    reliability: Reliability | None = None
+    prediction_sets: PredictionSets | None = None
 
     @field_validator("classes")
     @classmethod
@@ -221,7 +258,10 @@ class Sealed(Record):
 
 
 class ModelDocument(Sealed, Stated):
-    """The content of `model.json`. None in an optional field means "not known" or "not measured"."""
+    """The content of `model.json`. None in an optional field means "not known" or "not measured".
+
+    With a `probe`, `architecture` names its encoder's network, and the probe says how it is built.
+    """
 
     schema_name: Literal["coverslip.model"] = SCHEMA_NAME
     schema_version: Literal[1] = SCHEMA_VERSION
@@ -230,3 +270,4 @@ class ModelDocument(Sealed, Stated):
     training: Training | None
     out_of_distribution: Familiarity | None
     colour: ColourStatistics | None = None
+    probe: Probe | None = None

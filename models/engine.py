@@ -17,7 +17,8 @@ from coverslip.models.document import Normalisation
 from coverslip.models.familiarity import feature_width, ruler
 from coverslip.models.network import features_and_logits, load_network, normalise
 from coverslip.models.package import WEIGHTS, ModelPackage
-from coverslip.models.runtime import Recipe
+from coverslip.models.probe_package import probe_recipe, read_head
+from coverslip.models.runtime import Figures, Recipe
 from coverslip.models.stream import RuntimeName, Stream
 
 if TYPE_CHECKING:
@@ -66,6 +67,7 @@ class Engine:
         self.package = package
         known = package.document.out_of_distribution
         self._ruler = ruler(known) if known else None
+        self._head = read_head(package) if package.document.probe else None
         self._stream = Stream(_recipe(package), device, threads, batch, runtime)
         self._runtime = self._stream.runtime
         self.compute: Compute = self._stream.compute
@@ -92,9 +94,11 @@ class Engine:
         one has ended, so that nothing waits for it, and no more ahead than is computed at once. An array may
         be filled anew as soon as the next one is asked for.
         """
-        return (self._outputs(features, logits) for features, logits in self._stream.figures(batches))
+        return (self._outputs(figures) for figures in self._stream.figures(batches))
 
-    def _outputs(self, features: NDArray[np.float32], logits: NDArray[np.float32]) -> Outputs:
+    def _outputs(self, figures: Figures) -> Outputs:
+        features = figures[0]
+        logits = self._head.decision_function(features) if self._head else figures[1]
         calibration = self.package.document.calibration
         probabilities = soften(logits, calibration.temperature if calibration else 1.0)
         distance = self._ruler(features, logits) if self._ruler else None
@@ -123,10 +127,12 @@ def evaluate(
 
 def _recipe(package: ModelPackage) -> Recipe:
     document = package.document
+    if document.probe:
+        return probe_recipe(package)
     known = document.out_of_distribution
     return Recipe(
         name=document.name,
-        load=lambda: _load(package),
+        load=lambda: network_of(package),
         look=features_and_logits,
         widths=(feature_width(known) if known else 0, len(document.classes)),
         size=document.tile.size,
@@ -134,7 +140,7 @@ def _recipe(package: ModelPackage) -> Recipe:
     )
 
 
-def _load(package: ModelPackage) -> torch.nn.Module:
+def network_of(package: ModelPackage) -> torch.nn.Module:
     """The network with the package's weights, every name and shape of which must match."""
     from_bytes, problem = require("safetensors.torch").load, require("safetensors").SafetensorError
     document = package.document

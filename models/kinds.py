@@ -11,16 +11,22 @@ from typing import TypeAlias
 from coverslip.models.document import ModelDocument
 from coverslip.models.package import DOCUMENT, DOCUMENT_BYTES, read_document
 from coverslip.models.slide_document import SlideModelDocument
+from coverslip.models.star_document import FinderDocument
 
-AnyDocument: TypeAlias = ModelDocument | SlideModelDocument
+# Of models that tell classes.
+ClassDocument: TypeAlias = ModelDocument | SlideModelDocument
+AnyDocument: TypeAlias = ClassDocument | FinderDocument
 # By the schema their file names.
-KINDS: Mapping[str, type[ModelDocument] | type[SlideModelDocument]] = MappingProxyType(
-    {kind.model_fields["schema_name"].default: kind for kind in (ModelDocument, SlideModelDocument)}
+KINDS: Mapping[str, type[AnyDocument]] = MappingProxyType(
+    {
+        kind.model_fields["schema_name"].default: kind
+        for kind in (ModelDocument, SlideModelDocument, FinderDocument)
+    }
 )
 
 
 def read_any(folder: str | Path) -> AnyDocument:
-    """The document of a verified package that calls tiles, or slides. Raises ModelUnavailableError."""
+    """The document of a verified package of any kind. Raises ModelUnavailableError."""
     return read_document(folder, KINDS.get(_schema(Path(folder)), ModelDocument))[0]
 
 

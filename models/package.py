@@ -16,7 +16,7 @@ from pydantic import ValidationError
 
 from coverslip.atomic import replacing
 from coverslip.errors import ModelMismatchError, ModelUnavailableError, RequestError
-from coverslip.models.document import ModelDocument, Sealed
+from coverslip.models.document import ModelDocument, Packed
 
 DOCUMENT = "model.json"
 WEIGHTS = "weights.safetensors"
@@ -28,7 +28,7 @@ CONVERT = (
     'safetensors.torch.save_file(torch.load("FILE", weights_only=True), "weights.safetensors") '
     "and put model.json beside it"
 )
-Document = TypeVar("Document", bound=Sealed)
+Document = TypeVar("Document", bound=Packed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +99,7 @@ def read_document(folder: str | Path, kind: type[Document]) -> tuple[Document, s
     return document, hashlib.sha256(content).hexdigest()
 
 
-def read_weights(folder: Path, document: Sealed) -> bytes:
+def read_weights(folder: Path, document: Packed) -> bytes:
     """The weights' bytes, verified. Raises ModelUnavailableError."""
     path = folder / WEIGHTS
     try:
@@ -116,7 +116,7 @@ def write_package(folder: str | Path, document: ModelDocument, weights: bytes) -
     return load_package(folder)
 
 
-def write_files(folder: Path, document: Sealed, weights: bytes) -> None:
+def write_files(folder: Path, document: Packed, weights: bytes) -> None:
     """Write a package under a temporary name and rename it, so that it is whole or not there.
 
     `weights`: the bytes of a safetensors file, whose sha256 the document states. The same arguments give
@@ -220,7 +220,7 @@ def _file_digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _check_digest(path: Path, digest: str, document: Sealed) -> None:
+def _check_digest(path: Path, digest: str, document: Packed) -> None:
     if digest != document.weights_sha256:
         raise ModelUnavailableError(
             str(path),

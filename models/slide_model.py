@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from coverslip.errors import ModelMismatchError, ModelUnavailableError
 from coverslip.extras import require
 from coverslip.models.aggregator import Aggregator, build_aggregator
+from coverslip.models.familiarity import ruler
 from coverslip.models.feature_scale import FeatureScale
 from coverslip.models.package import read_document, read_weights
 from coverslip.models.slide_document import SlideModelDocument
@@ -72,6 +73,23 @@ class SlideModel:
         Raises ModelMismatchError for features of another width, or none.
         """
         torch = require("torch")
+        self._check(features)
+        with torch.inference_mode():
+            look = self._aggregator(torch.from_numpy(self._scale.apply(features)))
+        calibration = self.document.calibration
+        logits = look.logits / (calibration.temperature if calibration else 1.0)
+        return SlideCall(logits.softmax(0).numpy(), look.attention.numpy())
+
+    def distances(self, features: NDArray[np.floating]) -> NDArray[np.float32] | None:
+        """How far each tile lies from those of training, (n,), in `document.out_of_distribution`'s measure;
+        None where the document has none. Takes and raises what `predict` does."""
+        known = self.document.out_of_distribution
+        if known is None:
+            return None
+        self._check(features)
+        return ruler(known)(self._scale.apply(features), np.zeros((len(features), 1)))
+
+    def _check(self, features: NDArray[np.floating]) -> None:
         wanted = self.document.features
         if features.ndim != 2 or features.shape[1] != wanted or not len(features):
             raise ModelMismatchError(
@@ -79,8 +97,3 @@ class SlideModel:
                 f"features of shape {features.shape} are given, and it takes (n, {wanted})",
                 f"embed the slide with {self.document.encoder}",
             )
-        with torch.inference_mode():
-            look = self._aggregator(torch.from_numpy(self._scale.apply(features)))
-        calibration = self.document.calibration
-        logits = look.logits / (calibration.temperature if calibration else 1.0)
-        return SlideCall(logits.softmax(0).numpy(), look.attention.numpy())

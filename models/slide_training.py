@@ -22,8 +22,12 @@ from coverslip.errors import RequestError
 from coverslip.extras import require
 from coverslip.models.aggregator import Aggregator, Kind, build_aggregator
 from coverslip.models.bag import Cohort, read_bag, read_cohort
-from coverslip.models.calibration import fit_temperature
-from coverslip.models.document import Metrics
+from coverslip.models.calibration import fit_temperature, soften
+from coverslip.models.conformal import fit_sets, least_groups
+from coverslip.models.document import Familiarity, Metrics, TileFit
+from coverslip.models.doubt import PredictionSets
+from coverslip.models.encoders import TOLERANCE
+from coverslip.models.familiarity import fit_familiarity
 from coverslip.models.feature_scale import FeatureScale, fit_scale
 from coverslip.models.metrics import measure
 from coverslip.models.package import write_files
@@ -35,20 +39,25 @@ from coverslip.models.split import fold_groups, split_groups
 if TYPE_CHECKING:
     import torch
 
+NOT_STATED = "not stated"
+# Tiles whose statistics tell others apart; of more features than these the covariance would take gigabytes.
+SAMPLED, WIDEST = 20_000, 8192
+
 
 @dataclass(frozen=True, slots=True)
 class SlideTrainingSettings:
     """What to train and how.
 
-    `encoder`: what made the features, for those who use the model. `folds`: of a cross-validation; 0 keeps
-    one test part out instead. `most_tiles`: drawn anew from each bag at each step, which bounds memory and
-    time and varies what is seen. Rates as for CLAM.
+    `encoder`: what made the features, for those who use the model; "not stated" takes what their files say.
+    `coverage`: share of slides whose prediction set holds the true class. `folds`: of a cross-validation; 0
+    keeps one test part out instead. `most_tiles`: drawn anew from each bag at each step, which bounds memory
+    and time and varies what is seen. Rates as for CLAM.
     """
 
     name: str = "slides"
     version: str = "1"
     aggregator: Kind = "abmil"
-    encoder: str = "not stated"
+    encoder: str = NOT_STATED
     licence: str = "not stated"
     intended_use: str = "research on slides prepared, stained, scanned and embedded like those it learnt from"
     group_column: str = "group"
@@ -58,6 +67,7 @@ class SlideTrainingSettings:
     weight_decay: float = 1e-5
     most_tiles: int = 4096
     folds: int = 0
+    coverage: float = 0.9
     shares: tuple[float, float, float] = (0.6, 0.2, 0.2)
     seed: int = 0
 
@@ -72,6 +82,7 @@ class SlideTrainingSettings:
         }
         low = [f"{name} is below {bound}" for name, bound in least.items() if getattr(self, name) < bound]
         low += ["folds are 1 or 2, and 0 or at least 3 are possible"] * (self.folds in (1, 2))
+        low += ["the coverage is not between 0 and 1"] * (not 0 < self.coverage < 1)
         if low or self.folds < 0:
             raise RequestError("training", "; ".join(low) or "folds are below 0", "give other figures")
 
@@ -278,23 +289,58 @@ def _describe(
 ) -> tuple[SlideModelDocument, bytes]:
     state = {name: tensor.contiguous() for name, tensor in fit.aggregator.layers.state_dict().items()}
     weights = require("safetensors.torch").save(state | scale_to_tensors(fit.scale))
-    validation = fit.part.validation
+    validation, origin = fit.part.validation, cohort.origin
+    logits = fit.logits(cohort, validation)
+    calibration = fit_temperature(logits, cohort.labels[validation])
     document = SlideModelDocument(
         name=settings.name,
         version=settings.version,
         classes=cohort.classes,
-        encoder=settings.encoder,
+        encoder=origin.encoder if origin and settings.encoder == NOT_STATED else settings.encoder,
+        encoder_sha256=origin.weights_sha256 or None if origin else None,
+        tile=TileFit(size=origin.size, mpp=origin.mpp, tolerance=TOLERANCE) if origin else None,
         features=cohort.width,
         aggregator=settings.aggregator,
         licence=settings.licence,
         intended_use=settings.intended_use,
         training=_training(cohort, settings, fit.epochs),
         metrics=metrics,
-        calibration=fit_temperature(fit.logits(cohort, validation), cohort.labels[validation]),
+        calibration=calibration,
+        prediction_sets=_sets(cohort, fit, soften(logits, calibration.temperature), settings),
+        out_of_distribution=_familiarity(cohort, fit, settings.seed),
         weights_sha256=hashlib.sha256(weights).hexdigest(),
         created_with=_versions(("coverslip", "torch", "safetensors", "numpy")),
     )
     return document, weights
+
+
+def _sets(
+    cohort: Cohort, fit: _Fit, probabilities: NDArray[np.floating], settings: SlideTrainingSettings
+) -> PredictionSets | None:
+    """From the validation part, whose `probabilities` these are; None where it has too few groups."""
+    rows = fit.part.validation
+    if len(np.unique(cohort.groups[rows])) < least_groups(settings.coverage):
+        return None
+    return fit_sets(probabilities, cohort.labels[rows], cohort.groups[rows], settings.coverage)
+
+
+def _familiarity(cohort: Cohort, fit: _Fit, seed: int) -> Familiarity | None:
+    """Of the tiles learnt from, whatever their slide's class; None where there are too many features."""
+    if cohort.width > WIDEST:
+        return None
+    train, validation = (
+        np.concatenate([_some_tiles(cohort, row, fit.scale, -(-SAMPLED // len(rows)), seed) for row in rows])
+        for rows in (fit.part.train, fit.part.validation)
+    )
+    one_class = np.zeros(len(train), np.intp)
+    return fit_familiarity("mahalanobis", train, one_class, validation, np.zeros((len(validation), 1)))
+
+
+def _some_tiles(cohort: Cohort, row: int, scale: FeatureScale, most: int, seed: int) -> NDArray[np.float32]:
+    """Scaled features (n, width) of at most so many tiles of a slide, drawn."""
+    features = read_bag(cohort.files[row]).features
+    rng = np.random.default_rng((seed, row))
+    return scale.apply(features if len(features) <= most else rng.choice(features, most, replace=False))
 
 
 def _training(cohort: Cohort, settings: SlideTrainingSettings, epochs: int) -> SlideTraining:

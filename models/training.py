@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import copy
 import hashlib
-import platform
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
@@ -19,26 +17,25 @@ from pydantic import ValidationError
 
 from coverslip.errors import RequestError
 from coverslip.extras import require
-from coverslip.models.augmentation import ColourChange, augment
-from coverslip.models.calibration import fit_temperature, soften
-from coverslip.models.colour import fit_colours, tile_colours
-from coverslip.models.conformal import fit_sets, least_groups, measure_coverage
+from coverslip.models.augmentation import ColourChange, GeometryChange, augment
+from coverslip.models.averaging import MeanNetwork
 from coverslip.models.dataset import LabelledTiles, read_tiles
-from coverslip.models.device import choose_device
+from coverslip.models.device import choose_device, trains_in_bfloat16
 from coverslip.models.document import (
     Architecture,
     Metrics,
     ModelDocument,
+    NetworkArguments,
     Normalisation,
     Parts,
     Stated,
     TileFit,
-    Training,
 )
-from coverslip.models.doubt import PredictionSets, SetMethod
+from coverslip.models.doubt import SetMethod
 from coverslip.models.engine import evaluate
-from coverslip.models.familiarity import Method, fit_familiarity
-from coverslip.models.metrics import balanced_accuracy, confusion_matrix, measure
+from coverslip.models.familiarity import Method
+from coverslip.models.findings import Asked, Evidence, describe_training, find, notes, part_sizes, versions
+from coverslip.models.metrics import balanced_accuracy, confusion_matrix
 from coverslip.models.network import (
     Start,
     features_and_logits,
@@ -48,15 +45,15 @@ from coverslip.models.network import (
     start_network,
 )
 from coverslip.models.package import ModelPackage, write_package
-from coverslip.models.reliability import measure_reliability
 from coverslip.models.seed import seeded
 from coverslip.models.split import Split, split_groups
 
 if TYPE_CHECKING:
     import torch
 
-# Recall of 30 tiles is known to about ±15 percentage points (binomial, 95 %); below that it says little.
-FEW_TILES = 30
+# α of the Beta distribution that shares are drawn from: mostly a little of one in the other.
+MIXING = 0.2
+PLAIN = NetworkArguments()
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +64,10 @@ class TrainingSettings:
     tile after reduction to `size` px. `tolerance`: how far a slide's tiles may be off it, as a share.
     `coverage`, `sets` and `sets_by_class` as in `coverslip.models.conformal.fit_sets`; `familiarity`: how
     tiles unlike those of training are told. `colour`: how the colours of training tiles are varied, see
-    `coverslip.models.augmentation`.
+    `coverslip.models.augmentation`. `geometry`: likewise how they are turned. `middle`: share of each image's
+    side that is looked at, about its middle, for cells cut out with more around them than is wanted.
+    `mixed`: share of steps in which tiles are mixed with others (Zhang et al. 2018, ICLR). `averaged`: keep
+    the mean of the weights over the last steps. `half`: write them in float16, half as large.
     """
 
     mpp: float
@@ -80,6 +80,7 @@ class TrainingSettings:
     intended_use: str = "research on tiles prepared, stained and scanned like those it was trained on"
     group_column: str = "group"
     architecture: str = "resnet10t"
+    arguments: NetworkArguments = PLAIN
     pretrained: bool = True
     epochs: int = 20
     patience: int = 12  # one-cycle settles in its last third: stopping before it would keep a rough state
@@ -93,6 +94,11 @@ class TrainingSettings:
     sets_by_class: bool = False
     familiarity: Method = "mahalanobis"
     colour: ColourChange = "channels"
+    geometry: GeometryChange = "turns"
+    middle: float = 1.0
+    mixed: float = 0.0
+    averaged: bool = False
+    half: bool = False
     seed: int = 0
     device: str = "auto"
 
@@ -104,6 +110,10 @@ class TrainingSettings:
         if self.colour not in get_args(ColourChange):
             named = ", ".join(get_args(ColourChange))
             raise RequestError("training", f"no colours are varied by {self.colour!r}", f"give {named}")
+        if self.geometry not in get_args(GeometryChange):
+            raise RequestError("training", f"no tiles are moved by {self.geometry!r}", "give turns or moves")
+        if not (0 < self.middle <= 1 and 0 <= self.mixed <= 1):
+            raise RequestError("training", "middle and mixed are shares", "give 0 to 1")
         if not 0 < self.coverage < 1:
             raise RequestError("training", f"the coverage {self.coverage:g} is no share", "give such as 0.9")
         self.stated()
@@ -116,7 +126,7 @@ class TrainingSettings:
                 version=self.version,
                 tile=TileFit(size=self.size, mpp=self.mpp, tolerance=self.tolerance),
                 stain=self.stain,
-                architecture=Architecture(name=self.architecture),
+                architecture=Architecture(name=self.architecture, arguments=self.arguments),
                 licence=self.licence,
                 intended_use=self.intended_use,
             )
@@ -169,7 +179,7 @@ def train_tiles(
     architecture = settings.stated().architecture
     start = find_start(architecture, settings.pretrained)
     with tempfile.TemporaryDirectory(prefix="coverslip-", ignore_cleanup_errors=True) as scratch:
-        tiles = read_tiles(labels_csv, settings.size, Path(scratch), settings.group_column)
+        tiles = read_tiles(labels_csv, settings.size, Path(scratch), settings.group_column, settings.middle)
         split = split_groups(tiles.labels, tiles.groups, settings.shares, settings.seed, tiles.classes)
         with seeded(settings.seed):
             network = start_network(architecture, len(tiles.classes), start).to(
@@ -183,11 +193,11 @@ def train_tiles(
     return TrainingReport(
         package=package,
         metrics=document.metrics,
-        parts=_part_sizes(split),
+        parts=part_sizes(split),
         history=history,
         best_epoch=best,
         initialisation=start.sentence,
-        notes=(*_notes(document, start), *_no_sets(document, settings)),
+        notes=notes(document, start.sentence, settings.coverage),
         seconds=time.monotonic() - began,
     )
 
@@ -207,16 +217,17 @@ def _fit(
     """Train; leaves in `network` the state of the best validation epoch, whose number is returned."""
     began, history = time.monotonic(), []
     step = _Step(network, tiles, split.train, normalisation, settings)
+    judged = step.mean.network if step.mean else network
     best, best_score, state = 0, (-1.0, 0.0), network.state_dict()
     for epoch in range(1, settings.epochs + 1):
         loss = float(
             np.mean([step(rows) for rows in _shuffled(split.train, settings.batch, settings.seed, epoch)])
         )
-        score = _score(network, tiles, split.validation, normalisation, settings.batch)
+        score = _score(judged, tiles, split.validation, normalisation, settings.batch)
         history.append(Epoch(epoch, settings.epochs, loss, score[0], time.monotonic() - began))
         progress(history[-1])
         if score > best_score:
-            best, best_score, state = epoch, score, copy.deepcopy(network.state_dict())
+            best, best_score, state = epoch, score, copy.deepcopy(judged.state_dict())
         if epoch - best >= settings.patience:
             break
     network.load_state_dict(state)
@@ -239,7 +250,9 @@ class _Step:
         self._network, self._tiles, self._normalisation = network, tiles, normalisation
         self._device = next(network.parameters()).device
         self._generator = torch.Generator().manual_seed(settings.seed)
-        self._colour: ColourChange = settings.colour
+        self._dice = np.random.default_rng(settings.seed)
+        self._settings = settings
+        self.mean = MeanNetwork(network) if settings.averaged else None
         # Weights inverse to the class counts: each class counts as much as any other.
         counts = np.bincount(tiles.labels[train], minlength=len(tiles.classes))
         weight = torch.tensor(len(train) / (len(counts) * counts), dtype=torch.float32, device=self._device)
@@ -255,17 +268,34 @@ class _Step:
     def __call__(self, rows: NDArray[np.intp]) -> float:
         torch = require("torch")
         self._network.train()
-        varied = augment(torch.from_numpy(self._tiles.pixels[rows]), self._generator, self._colour)
-        varied = varied.to(self._device)
-        labels = torch.from_numpy(self._tiles.labels[rows]).to(self._device)
-        loss = self._loss(
-            features_and_logits(self._network, normalise(varied, self._normalisation))[1], labels
-        )
+        tiles, wanted = self._varied(rows)
+        with torch.autocast(
+            self._device.type, dtype=torch.bfloat16, enabled=trains_in_bfloat16(self._device)
+        ):
+            logits = features_and_logits(self._network, tiles)[1]
+        loss = self._loss(logits.float(), wanted)
         self._optimiser.zero_grad()
         loss.backward()
         self._optimiser.step()
         self._schedule.step()
+        if self.mean:
+            self.mean.follow(self._network)
         return float(loss.detach())
+
+    def _varied(self, rows: NDArray[np.intp]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Tiles changed as the settings say, normalised, and what is to be said of each: (n, classes)."""
+        torch, settings = require("torch"), self._settings
+        pixels = torch.from_numpy(self._tiles.pixels[rows])
+        varied = augment(pixels, self._generator, settings.colour, settings.geometry).to(self._device)
+        tiles = normalise(varied, self._normalisation)
+        labels = torch.from_numpy(self._tiles.labels[rows]).to(self._device)
+        wanted = torch.nn.functional.one_hot(labels, len(self._tiles.classes)).float()
+        if settings.mixed and torch.rand(1, generator=self._generator) < settings.mixed:
+            share = float(self._dice.beta(MIXING, MIXING))
+            order = torch.randperm(len(rows), generator=self._generator)
+            tiles = share * tiles + (1 - share) * tiles[order]
+            wanted = share * wanted + (1 - share) * wanted[order]
+        return tiles, wanted
 
 
 def _shuffled(rows: NDArray[np.intp], batch: int, seed: int, epoch: int) -> Iterator[NDArray[np.intp]]:
@@ -315,15 +345,16 @@ def _conclude(
     epochs: int,
 ) -> tuple[ModelDocument, bytes]:
     """Calibrate on validation, measure on test, and say all of it in a document."""
-    parts = [
+    if settings.half:
+        network.half().float()  # so that what is measured is what is written
+    (train, _), (validation, validation_logits), (_, test_logits) = (
         _evaluate(network, tiles, rows, normalisation, settings.batch)
         for rows in (split.train, split.validation, split.test)
-    ]
-    (train, _), (validation, validation_logits), (_, test_logits) = parts
-    test, calibration = split.test, fit_temperature(validation_logits, tiles.labels[split.validation])
-    softened = [soften(logits, calibration.temperature) for logits in (validation_logits, test_logits)]
-    data = f"test part of the labels file: {len(test)} tiles kept out of training and of every choice"
-    weights, stated = _weights(network), settings.stated()
+    )
+    evidence = Evidence(train, validation, validation_logits, test_logits)
+    asked = Asked(settings.coverage, settings.sets, settings.sets_by_class, settings.familiarity)
+    findings = find(tiles, split, evidence, asked)
+    weights, stated = _weights(network.half() if settings.half else network), settings.stated()
     document = ModelDocument(
         name=settings.name,
         version=settings.version,
@@ -334,98 +365,19 @@ def _conclude(
         architecture=stated.architecture,
         licence=settings.licence,
         intended_use=settings.intended_use,
-        training=_training(tiles, split, settings, start, epochs),
-        metrics=measure(
-            tiles.labels[test], test_logits.argmax(axis=1), tiles.groups[test], tiles.classes, data
-        ),
-        calibration=calibration,
-        reliability=measure_reliability(
-            test_logits, tiles.labels[test], tiles.groups[test], calibration.temperature
-        ),
-        prediction_sets=_sets(tiles, split, settings, softened[0], softened[1]),
-        out_of_distribution=fit_familiarity(
-            settings.familiarity, train, tiles.labels[split.train], validation, validation_logits
-        ),
-        colour=fit_colours(_colours(tiles, split.train), _colours(tiles, split.validation)),
+        training=describe_training(tiles, split, start.sentence, settings.seed, epochs),
+        metrics=findings.metrics,
+        calibration=findings.calibration,
+        reliability=findings.reliability,
+        prediction_sets=findings.prediction_sets,
+        out_of_distribution=findings.out_of_distribution,
+        colour=findings.colour,
         weights_sha256=hashlib.sha256(weights).hexdigest(),
-        created_with=_versions(),
+        created_with=versions(),
     )
     return document, weights
-
-
-def _colours(tiles: LabelledTiles, rows: NDArray[np.intp]) -> NDArray[np.float32]:
-    """Of these rows, whose pixels are fetched some at a time."""
-    return np.concatenate([tile_colours(tiles.pixels[rows[i : i + 128]]) for i in range(0, len(rows), 128)])
-
-
-def _sets(
-    tiles: LabelledTiles,
-    split: Split,
-    settings: TrainingSettings,
-    validation: NDArray[np.float32],
-    test: NDArray[np.float32],
-) -> PredictionSets | None:
-    """From the probabilities of both parts; None where the validation part has too few groups for it."""
-    labels, groups = tiles.labels[split.validation], tiles.groups[split.validation]
-    if len(np.unique(groups)) < least_groups(settings.coverage):
-        return None
-    known = fit_sets(validation, labels, groups, settings.coverage, settings.sets, settings.sets_by_class)
-    measured = measure_coverage(known, test, tiles.labels[split.test], tiles.groups[split.test])
-    return known.model_copy(update={"measured": measured})
-
-
-def _training(
-    tiles: LabelledTiles, split: Split, settings: TrainingSettings, start: Start, epochs: int
-) -> Training:
-    counts = np.bincount(tiles.labels)
-    listed = ", ".join(f"{count} {name}" for name, count in zip(tiles.classes, counts, strict=True))
-    return Training(
-        data=f"tiles of a labels file: {listed}",
-        tiles=len(tiles.labels),
-        groups=len(np.unique(tiles.groups)),
-        parts=_part_sizes(split),
-        labels_sha256=tiles.sha256,
-        initialisation=start.sentence,
-        seed=settings.seed,
-        epochs=epochs,
-    )
-
-
-def _part_sizes(split: Split) -> Parts:
-    return Parts(train=len(split.train), validation=len(split.validation), test=len(split.test))
 
 
 def _weights(network: torch.nn.Module) -> bytes:
     state = {name: tensor.cpu().contiguous() for name, tensor in network.state_dict().items()}
     return require("safetensors.torch").save(state)
-
-
-def _versions() -> dict[str, str]:
-    names = ("coverslip", "torch", "timm", "safetensors", "numpy")
-    return {"python": platform.python_version()} | {name: version(name) for name in names}
-
-
-def _notes(document: ModelDocument, start: Start) -> tuple[str, ...]:
-    notes = [document.research_use, f"Trained from {start.sentence}."]
-    if document.metrics:
-        few = [f"{entry.name} ({entry.n})" for entry in document.metrics.classes if entry.n < FEW_TILES]
-        if few:
-            notes.append(
-                f"Fewer than {FEW_TILES} test tiles, so the class's own figure is rough: {', '.join(few)}."
-            )
-    if document.training and document.training.groups == document.training.tiles:
-        notes.append(
-            "No two tiles share a group: if several come from one slide or patient, "
-            "say so in the column group, or the accuracy is too high."
-        )
-    return tuple(notes)
-
-
-def _no_sets(document: ModelDocument, settings: TrainingSettings) -> tuple[str, ...]:
-    if document.prediction_sets:
-        return ()
-    least = least_groups(settings.coverage)
-    return (
-        f"No prediction sets: a coverage of {settings.coverage:g} cannot be stated with fewer than {least} "
-        "groups in the validation part. Give tiles of more groups, or ask for less coverage.",
-    )

@@ -91,8 +91,16 @@ def load_encoder(encoder: Encoder, weights: Weights) -> torch.nn.Module:
         raise ModelUnavailableError(weights.path, "was replaced during the run", "run again")
     with _mapped(encoder, path):
         tensors = _named(encoder, to_timm(require("safetensors.torch").load_file(path)))
-        size = _image_size(encoder, tensors)
-        return with_weights(lambda: build_encoder(encoder, size), tensors)
+        return fill_encoder(encoder, tensors)
+
+
+def fill_encoder(encoder: Encoder, tensors: Mapping[str, torch.Tensor]) -> torch.nn.Module:
+    """As `load_encoder`, with weights under timm's names; it may keep the tensors given.
+
+    Raises RuntimeError or KeyError when a name or shape does not fit.
+    """
+    size = _image_size(encoder, tensors)
+    return with_weights(lambda: build_encoder(encoder, size), tensors)
 
 
 def _random_network(encoder: Encoder) -> torch.nn.Module:

@@ -45,11 +45,12 @@ def write_tiles(folder: Path, rgb: NDArray[np.uint8]) -> None:
 
 
 def write_bags(folder: Path) -> None:
-    """Drawn from two normal distributions: in slides of tumour some tiles lie apart."""
+    """As many figures as resnet10t gives, drawn from two normal distributions: in slides of tumour some tiles
+    lie apart."""
     (folder / "features").mkdir()
     rng, lines = np.random.default_rng(0), ["file,label,group"]
     for number in range(16):
-        features = rng.normal(size=(60, 32)).astype(np.float32)
+        features = rng.normal(size=(60, 512)).astype(np.float32)
         features[: 6 * (number % 2)] += 3
         with h5py.File(folder / f"features/{number}.h5", "w") as file:
             file["features"] = features

@@ -28,6 +28,7 @@ COMMANDS = {
     "models": "Models by name: list, add, verify, read about.",
     "run": "Run a workflow over slides.",
     "embed": "Features of every tile, by an encoder.",
+    "explain": "Which pixels of one tile speak for a class.",
     "view": "Look at a slide or a result in napari.",
     "doctor": "Check the installation.",
 }

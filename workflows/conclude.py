@@ -37,8 +37,8 @@ from coverslip.workflows.result import (
     Times,
 )
 from coverslip.workflows.steps import Prepared, layout_of, let_go, opened, painter_of, pyramid_of, vectors_of
-from coverslip.workflows.vectors import write_h5
-from coverslip.workflows.workflow import Conclusion
+from coverslip.workflows.vectors import read_vectors, write_h5
+from coverslip.workflows.workflow import VECTOR, Conclusion
 from coverslip.wsi import Slide
 
 # Whatever can change a number or a pixel.
@@ -122,7 +122,17 @@ def _conclude(job: Job, slide: Slide, plan: TilePlan, tissue: TissueMask, parts:
         )
         nothing = Abstention(what="everything", why=why)
         return Conclusion("too little tissue in any tile", (), abstentions=(nothing,), tables=tables)
-    return job.workflow.conclude(slide, plan, tissue, pa.concat_tables([part.table for part in parts]))
+    table = pa.concat_tables([part.table for part in parts])
+    vectors = job.workflow.vectors
+    if vectors is not None and vectors.concluded:
+        table = table.append_column(VECTOR, _vectors(job, vectors.width))
+    return job.workflow.conclude(slide, plan, tissue, table)
+
+
+def _vectors(job: Job, width: int) -> pa.Array:
+    """All figures, a list of `width` per tile; no copy of what is read."""
+    figures = read_vectors(job.vectors if job.vectors.exists() else job.home / FEATURES)
+    return pa.FixedSizeListArray.from_arrays(pa.array(figures.reshape(-1)), width)
 
 
 def _result(

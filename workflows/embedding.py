@@ -172,7 +172,7 @@ def embedding(
             name=encoder.name, version=found.version, sha256=found.sha256, licence=encoder.licence
         ),
         grid=grid,
-        vectors=Vectors(width),
+        vectors=Vectors(width, encoder.name, found.sha256),
         choices=choices,
     )
 

@@ -23,11 +23,12 @@ from coverslip.tiling.plan import TilePlan
 from coverslip.tiling.stain import H_DAB, estimate_background, residual_share, separate
 from coverslip.tiling.supply import SupplySettings, TileBatch, supply
 from coverslip.tiling.tissue import TissueMask, overview_mpp
+from coverslip.workflows.ownership import owned
 from coverslip.workflows.palette import INTENSITY
 from coverslip.workflows.result import Abstention, Interval, Measurement, ModelIdentity
 from coverslip.workflows.scores import IhcScore, IhcScoreSettings, score_ihc
 from coverslip.workflows.workflow import Canvas, Conclusion, Grid, Scored, Vectors
-from coverslip.wsi import Box, Slide
+from coverslip.wsi import Slide
 from coverslip.wsi.pixels import Rgb
 
 # Of 13 images looked at, those with DAB lay at 0.06 and above, those with eosin at -0.03 and below.
@@ -132,7 +133,7 @@ class Ihc:
         seen = tissue.contains(x, y)
         bins = np.searchsorted(np.asarray(self.choices.score.thresholds), nuclei.dab, side="right")
         value = np.concatenate([[0], np.where(seen, bins + 1, 0)]).astype(np.uint8)
-        seen &= _owned(x, y, plan, int(batch.rows[0]), slide.bounds)
+        seen &= owned(x, y, plan, int(batch.rows[0]), slide.bounds)
         return _rows(nuclei, x, y, bins, seen), value[labels][batch.core]
 
     def conclude(self, slide: Slide, plan: TilePlan, tissue: TissueMask, table: pa.Table) -> Conclusion:
@@ -192,24 +193,6 @@ class Ihc:
             ),
             *counted,
         )
-
-
-def _owned(x: NDArray, y: NDArray, plan: TilePlan, row: int, scanned: Box) -> NDArray[np.bool_]:
-    """Whether each place (level-0 pixels) lies from this tile's corner to before the next one's.
-
-    Corners are rounded to whole pixels, so that a tile's own extent leaves gaps and overlaps between
-    neighbours; from corner to corner there are none. 1e-6 px forgives floating point. Where they had to be
-    rounded, neighbours sample the glass up to half a pixel apart, so that a centroid on the border can still
-    fall to both or neither: 1 of 15,000 nuclei at tiles of 1024 px.
-    """
-    inside = np.ones(len(x), bool)
-    for place, corner, start, step in (
-        (x, int(plan.x[row]), scanned.x, plan.step[0]),
-        (y, int(plan.y[row]), scanned.y, plan.step[1]),
-    ):
-        following = start + np.round((np.rint((corner - start) / step) + 1) * step)
-        inside &= (place >= corner - 1e-6) & (place < following - 1e-6)
-    return inside
 
 
 def _rows(nuclei: Nuclei, x: NDArray, y: NDArray, bins: NDArray, keep: NDArray[np.bool_]) -> pa.Table:

@@ -31,6 +31,7 @@ from coverslip.errors import (
     SlideInformationError,
     StoreIncompleteError,
 )
+from coverslip.workflows.attention import LAYER, MEANING
 from coverslip.workflows.mosaic import Mosaic, TileCache, pyramid, refined
 from coverslip.workflows.overlays import LabelImage, Pair, Rgba, find_labels
 from coverslip.workflows.palette import OKABE_ITO, TISSUE
@@ -65,6 +66,7 @@ STYLES: Mapping[str, Style] = MappingProxyType(
         "tissue": Style(1, 0.9, outline=2, colour=TISSUE),
         "quality": Style(2, 0.4, visible=False),
         "classes": Style(3, 0.25),
+        LAYER: Style(3, 0.5),
         "nuclei": Style(5, 0.9, outline=1, colour=OKABE_ITO[0]),
     }
 )
@@ -193,6 +195,7 @@ def _describe_result(folder: Path, mpp: Given) -> Scene:
     frame = Frame(size, (pixel.y, pixel.x), "µm")
     with _kept(slide):
         labels = find_labels(folder / "slide.ome.zarr", (stated.y, stated.x))
+        notes += (f"{LAYER}: {MEANING}",) * any(label.name == LAYER for label in labels)
         return _scene(slide, frame, labels, folder / "cells.parquet", notes)
 
 

@@ -27,8 +27,10 @@ def overviews(slide: Slide, tissue: TissueMask, plan: TilePlan, conclusion: Conc
     mask, pen = (_at_most(part.astype(np.uint8) * 255) >= 128 for part in (tissue.mask, tissue.pen))
     pictures = [Picture(draw_tissue(rgb, mask, pen), "tissue outlined, pen marking tinted")]
     if conclusion.class_map is not None:
-        names = ", ".join(name for name, _ in conclusion.class_map.colours.values())
-        pictures.append(Picture(class_picture(rgb, conclusion.class_map, plan, slide), f"classes: {names}"))
+        classes = conclusion.class_map
+        names = ", ".join(name for name, _ in classes.colours.values()) if not classes.caption else ""
+        shown = class_picture(rgb, classes, plan, slide)
+        pictures.append(Picture(shown, classes.caption or f"classes: {names}"))
     return pictures
 
 
@@ -65,11 +67,21 @@ def galleries(slide: Slide, conclusion: Conclusion) -> Mapping[str, Sequence[Pic
     """For each finding that names tiles, those tiles."""
     return {
         finding.name: [
-            Picture(_tile(slide, tile), f"{tile.score:.2f} at {tile.x}, {tile.y}") for tile in finding.tiles
+            Picture(_tile(slide, tile), f"{format_score(tile.score)} at {tile.x}, {tile.y}")
+            for tile in finding.tiles
         ]
         for finding in conclusion.findings
         if finding.tiles
     }
+
+
+def format_score(score: float) -> str:
+    """To two digits; what is not zero is never shown as zero.
+
+    >>> format_score(0.931), format_score(0.00312)
+    ('0.93', '0.0031')
+    """
+    return f"{score:.2f}" if score >= 0.1 else f"{score:.2g}"
 
 
 def _tile(slide: Slide, tile: TileReference) -> NDArray[np.uint8]:

@@ -34,11 +34,15 @@ class VectorStore:
     folder: Path
     plan: TilePlan
     rows: int
+    encoder: str = ""
+    weights_sha256: str = ""
 
     @staticmethod
     def of(vectors: Vectors | None, folder: Path, plan: TilePlan, rows: int) -> VectorStore | None:
         """None where the workflow gives no figures."""
-        return VectorStore(vectors.width, folder, plan, rows) if vectors else None
+        if vectors is None:
+            return None
+        return VectorStore(vectors.width, folder, plan, rows, vectors.encoder, vectors.weights_sha256)
 
     def create(self) -> None:
         """Empty, but for the positions."""
@@ -52,6 +56,8 @@ class VectorStore:
                 "tile_size": plan.size,
                 "tile_overlap": plan.overlap,
                 "tile_extent_level0": list(plan.extent),
+                "encoder": self.encoder,
+                "encoder_sha256": self.weights_sha256,
             }
         )
         shape = (len(plan), self.width)
@@ -70,7 +76,8 @@ class VectorStore:
 
 def write_h5(store: Path, plan: TilePlan, slide: Slide, path: Path) -> None:
     """A finished store as HDF5 for CLAM and TRIDENT: `features` float32 (tiles, width), and `coords` with the
-    attributes of `coverslip.tiling.coords.write_coords`. No more than a chunk is held."""
+    attributes of `coverslip.tiling.coords.write_coords`. Those of `features` say which encoder made them of
+    which tiles. No more than a chunk is held."""
     figures = _features(store)
     count, width = figures.shape
     step = figures.chunks[0]
@@ -80,7 +87,20 @@ def write_h5(store: Path, plan: TilePlan, slide: Slide, path: Path) -> None:
         )
         for start in range(0, count, step):
             data[start : start + step] = figures[start : start + step]
+        data.attrs.update(_made_by(store, plan))
         add_coords(file, plan, slide, path.parent.name)
+
+
+def read_vectors(store: Path) -> NDArray[np.float32]:
+    """All figures of a finished store, (tiles, width)."""
+    return np.asarray(_features(store)[...], np.float32)
+
+
+def _made_by(store: Path, plan: TilePlan) -> dict[str, Any]:
+    """The attributes that `coverslip.models.bag` reads."""
+    stated = zarr.open_group(os.fspath(store), mode="r").attrs
+    made = {key: stated.get(key, "") for key in ("encoder", "encoder_sha256")}
+    return {**made, "tile_mpp": plan.mpp, "tile_size": plan.size} if made["encoder"] else {}
 
 
 def _features(folder: Path) -> zarr.Array:

@@ -87,7 +87,7 @@ def open_viewer(scene: Scene) -> Viewer:
     # the status bar tells what the active layer has under the cursor
     viewer.layers.selection.active = next(
         viewer.layers[name]
-        for name in ("classes", "nuclei", "cells", scene.layers[0].name)
+        for name in ("classes", "attention_rank", "nuclei", "cells", scene.layers[0].name)
         if name in viewer.layers
     )
     viewer.reset_view(layers=[viewer.layers[0]], margin=0.02)

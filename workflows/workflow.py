@@ -22,6 +22,7 @@ from coverslip.workflows.result import Abstention, Finding, Measurement, ModelId
 from coverslip.wsi import Slide
 
 Rgba = tuple[int, int, int, int]
+VECTOR = "vector"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,9 +52,16 @@ class Canvas:
 
 @dataclass(frozen=True, slots=True)
 class Vectors:
-    """`width` figures (float32) per tile that shards store while they score: too many to be held at once."""
+    """`width` figures (float32) per tile that shards store while they score: too many to be held at once.
+
+    `encoder`, `weights_sha256`: what makes them, as their files say. `concluded`: `conclude` looks at all of
+    a slide's at once, and gets them as the column `VECTOR` of its table, a list of `width` per row.
+    """
 
     width: int
+    encoder: str = ""
+    weights_sha256: str = ""
+    concluded: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -73,12 +81,16 @@ class Scored:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ClassMap:
-    """A label image with one pixel per tile step; value 0 is "not looked at"."""
+    """A label image with one pixel per tile step; value 0 is "not looked at".
+
+    `caption`: what it shows, for the report; "" names the values.
+    """
 
     name: str
     values: NDArray[np.uint8]
     colours: Mapping[int, tuple[str, Rgba]]
     scale_um: float
+    caption: str = ""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -65,7 +65,8 @@ def show(model: str) -> None:
 @click.option(
     "--plots",
     type=click.Path(file_okay=False, path_type=Path),
-    help="Folder for reliability.svg: how sure it is against how often it is right.",
+    help="Folder for confusion.svg, what each class was called, and reliability.svg, how sure it is against "
+    "how often it is right.",
 )
 def card(model: str, plots: Path | None) -> None:
     """The same for a reader: what MODEL is for, learnt from, does well, and when it doubts. Markdown."""
@@ -90,7 +91,6 @@ def card(model: str, plots: Path | None) -> None:
 @click.option("--licence", help="Of a model in WSInfer's format, where its README does not state it.")
 def add(source: str, name: str | None, licence: str | None) -> None:
     """Verify SOURCE and keep a copy: a package's folder, WSInfer's, or hf:OWNER/NAME@REVISION of either."""
-    from coverslip.models.document import ModelDocument
     from coverslip.models.kinds import read_any
     from coverslip.models.library import add_model
 
@@ -99,8 +99,7 @@ def add(source: str, name: str | None, licence: str | None) -> None:
     click.echo(
         f"{known.name}: {document.name} {document.version}, licence {document.licence}, in {known.folder}"
     )
-    if isinstance(document, ModelDocument):
-        click.echo(f"use it with: coverslip run … --workflow tiles --model {known.name}")
+    click.echo(f"use it with: coverslip run … --workflow {_workflow(document)} --model {known.name}")
     say_ruo()
 
 
@@ -137,14 +136,22 @@ def verify(models: tuple[str, ...]) -> int:
 def _write_plots(document: AnyDocument, folder: Path) -> None:
     """Raises RequestError where nothing was measured, or the folder cannot be written."""
     from coverslip.errors import RequestError
+    from coverslip.models.confusion_plot import draw_confusion
     from coverslip.models.diagram import draw_reliability
+    from coverslip.models.star_document import FinderDocument
 
-    if document.reliability is None:
-        raise RequestError(document.name, "has no measured calibration to draw", "leave out --plots")
+    plots = {}
+    if document.metrics and not isinstance(document, FinderDocument):
+        plots["confusion.svg"] = draw_confusion(document, document.metrics)
+    if not isinstance(document, FinderDocument) and document.reliability:
+        plots["reliability.svg"] = draw_reliability(document, document.reliability)
+    if not plots:
+        raise RequestError(document.name, "was not measured: there is nothing to draw", "leave out --plots")
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with replacing(folder / "reliability.svg") as part:
-            part.write_text(draw_reliability(document, document.reliability), encoding="utf-8")
+        for name, plot in plots.items():
+            with replacing(folder / name) as part:
+                part.write_text(plot, encoding="utf-8")
     except OSError as error:
         raise RequestError(
             str(folder), f"cannot be written ({error})", "name a folder you can write"
@@ -176,11 +183,20 @@ def _short(classes: tuple[str, ...], most: int = 4) -> str:
 
 def _takes(document: AnyDocument) -> str:
     from coverslip.models.document import ModelDocument
+    from coverslip.models.star_document import FinderDocument
 
-    if not isinstance(document, ModelDocument):
+    if isinstance(document, ModelDocument):
+        taken = f"{document.tile.size} px at {document.tile.mpp:.3g} µm/px"
+    elif isinstance(document, FinderDocument):
+        taken = f"pictures at {document.mpp:.3g} µm/px"
+    else:
         return f"{document.features} features by {document.encoder}"
-    stain = f", {document.stain}" if document.stain else ""
-    return f"{document.tile.size} px at {document.tile.mpp:g} µm/px{stain}"
+    return f"{taken}, {document.stain}" if document.stain else taken
+
+
+def _workflow(document: AnyDocument) -> str:
+    """The one that runs such models."""
+    return {"tile-classification": "tiles", "object-detection": "cells"}.get(document.task, "slide")
 
 
 def _entry(known: Known, document: AnyDocument) -> dict[str, object]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from math import ceil
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -35,9 +36,16 @@ if TYPE_CHECKING:
 @paths_argument
 @output_option
 @click.option(
-    "--workflow", type=click.Choice(["ihc", "tiles"]), required=True, help="What to do with each slide."
+    "--workflow",
+    type=click.Choice(["ihc", "tiles", "cells", "slide"]),
+    required=True,
+    help="What to do with each slide.",
 )
-@click.option("--model", help="For --workflow tiles: a package's folder, a name, or hf:OWNER/NAME@REVISION.")
+@click.option(
+    "--model",
+    help="For tiles, cells and slide: a package's folder, a name, or hf:OWNER/NAME@REVISION; for cells also "
+    "classical, the default, which needs none.",
+)
 @click.option(
     "--commercial-only", is_flag=True, help="Refuse a model whose licence is not known to allow that."
 )
@@ -47,6 +55,23 @@ if TYPE_CHECKING:
     default="nucleus",
     show_default=True,
     help="Where the marker stains, for --workflow ihc.",
+)
+@click.option("--encoder", help="For --workflow slide: by default the one that the package names.")
+@click.option(
+    "--weights",
+    type=click.Path(path_type=Path),
+    help="Of the encoder, a safetensors file; by default what is in the local Hugging Face cache.",
+)
+@click.option("--random-weights", is_flag=True, help="Of the encoder, for trying out: they mean nothing.")
+@click.option(
+    "--tile-mpp",
+    type=click.FloatRange(min=0, min_open=True),
+    help="µm per pixel of the tiles, where a slide-level package does not say.",
+)
+@click.option(
+    "--tile-size",
+    type=click.IntRange(min=1),
+    help="Their side in pixels, where it does not say; by default the encoder's.",
 )
 @slides_option
 @slide_mpp_option("--mpp", "--slide-mpp")
@@ -69,6 +94,11 @@ def command(
     model: str | None,
     commercial_only: bool,
     site: str,
+    encoder: str | None,
+    weights: Path | None,
+    random_weights: bool,
+    tile_mpp: float | None,
+    tile_size: int | None,
     slides_csv: Path | None,
     slide_mpp: float | None,
     max_damage: float,
@@ -93,7 +123,12 @@ def command(
     out = console()
     pyramid = PyramidSettings(portable=portable)
     settings = RunSettings(max_damage=max_damage, seed=seed, pyramid=pyramid)
-    chosen = _workflow(workflow, model, site, exact=exact, commercial_only=commercial_only)
+    if workflow == "slide":
+        tiles = {"mpp": tile_mpp, "size": tile_size, "exact": exact}
+        chosen = _slide_workflow(model, tiles, encoder, weights, random_weights, commercial_only)
+    else:
+        _refuse_encoder(workflow, encoder, weights, random_weights, tile_mpp, tile_size)
+        chosen = _workflow(workflow, model, site, exact=exact, commercial_only=commercial_only)
     plan = plan_run(paths, output, chosen, settings, slides_csv, slide_mpp)
     say_ignored(plan, out)
     if dry_run:
@@ -115,6 +150,11 @@ def _workflow(name: str, model: str | None, site: str, *, exact: bool, commercia
                 "--model", "is not used by the workflow ihc", "leave it out, or use --workflow tiles"
             )
         return Ihc(IhcSettings(site="cytoplasm" if site == "cytoplasm" else "nucleus", exact=exact))
+    if name == "cells":
+        from coverslip.workflows.cells import CellSettings, cell_finding
+        from coverslip.workflows.finders import CLASSICAL
+
+        return cell_finding(model or CLASSICAL, CellSettings(exact=exact), commercial_only=commercial_only)
     from coverslip.workflows.tile_classes import TileClassSettings, tile_classes
 
     if model is None:
@@ -124,6 +164,43 @@ def _workflow(name: str, model: str | None, site: str, *, exact: bool, commercia
             "name one with --model: see coverslip models list, or make one with coverslip train tiles",
         )
     return tile_classes(model, TileClassSettings(exact=exact), commercial_only=commercial_only)
+
+
+def _slide_workflow(
+    model: str | None,
+    tiles: Mapping[str, Any],
+    encoder: str | None,
+    weights: Path | None,
+    random: bool,
+    commercial_only: bool,
+) -> Workflow:
+    from coverslip.errors import RequestError
+    from coverslip.workflows.slide_calls import SlideCallSettings, slide_calls
+
+    if model is None:
+        raise RequestError(
+            "--workflow slide", "needs a model", "name one with --model: coverslip train mil makes one"
+        )
+    return slide_calls(
+        model,
+        SlideCallSettings(**tiles),
+        encoder=encoder,
+        weights=weights,
+        random=random,
+        commercial_only=commercial_only,
+    )
+
+
+def _refuse_encoder(workflow: str, *given: object) -> None:
+    """What only slide-level models need."""
+    from coverslip.errors import RequestError
+
+    names = ("--encoder", "--weights", "--random-weights", "--tile-mpp", "--tile-size")
+    for name, value in zip(names, given, strict=True):
+        if value:
+            raise RequestError(
+                name, f"is not used by the workflow {workflow}", "leave it out, or use --workflow slide"
+            )
 
 
 def say_ignored(plan: RunPlan, out: Console) -> None:

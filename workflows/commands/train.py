@@ -12,7 +12,8 @@ from coverslip.workflows.commands.common import console, say_ruo
 
 if TYPE_CHECKING:
     from coverslip.models.aggregator import Kind
-    from coverslip.models.document import Metrics
+    from coverslip.models.document import Metrics, ProbeMethod
+    from coverslip.models.probe_training import ProbeReport
     from coverslip.models.training import TrainingReport
 
 
@@ -113,6 +114,164 @@ def tiles(
     say_ruo()
 
 
+@command.command("probe", epilog=RUO)
+@labels_argument
+@package_option
+@click.option("--encoder", required=True, help="An encoder of coverslip embed --list, or a network of timm.")
+@click.option(
+    "--mpp",
+    type=click.FloatRange(min=0, min_open=True),
+    required=True,
+    help="µm per pixel of the image files.",
+)
+@click.option(
+    "--method",
+    type=click.Choice(["linear", "simpleshot", "prototypes", "knn"]),
+    default="linear",
+    show_default=True,
+    help="What tells the classes apart.",
+)
+@click.option("--shots", type=click.IntRange(min=1), help="Tiles of each class to learn from; default all.")
+@click.option(
+    "--size", type=click.IntRange(min=16), help="Side of a tile, pixels; by default the encoder's input."
+)
+@click.option(
+    "--weights",
+    type=click.Path(path_type=Path),
+    help="Safetensors file of the encoder; by default what is in the local Hugging Face cache.",
+)
+@click.option("--random-weights", is_flag=True, help="For trying out: a model that means nothing.")
+@name_option
+@click.option("--stain", help="Stain of the tiles, such as H&E.")
+@click.option("--licence", help="Licence of the model; by default the encoder's, whose weights it holds.")
+@click.option(
+    "--group-column",
+    default="group",
+    show_default=True,
+    help="Column whose tiles stay in one part: patient, slide.",
+)
+@seed_option
+def probe(
+    labels: Path,
+    output: Path,
+    encoder: str,
+    mpp: float,
+    method: ProbeMethod,
+    shots: int | None,
+    size: int | None,
+    weights: Path | None,
+    random_weights: bool,
+    name: str | None,
+    stain: str | None,
+    licence: str | None,
+    group_column: str,
+    seed: int,
+) -> None:
+    """Put a small estimator on an encoder's features of the tiles in LABELS: a CSV with file,label[,group].
+
+    The encoder is left as it is, and its weights are never fetched. Prints the accuracy per class on a part
+    that was kept out of every choice, and writes a model package.
+    """
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from coverslip.models.probe_training import ProbeSettings, train_probe
+
+    settings = ProbeSettings(
+        mpp=mpp,
+        encoder=encoder,
+        method=method,
+        shots=shots,
+        weights=weights,
+        random=random_weights,
+        name=name or output.name,
+        size=size,
+        stain=stain,
+        licence=licence,
+        group_column=group_column,
+        seed=seed,
+    )
+    columns = TextColumn("tiles embedded"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    with Progress(*columns, console=console()) as bar:
+        task = bar.add_task("", total=None, visible=False)
+
+        def say(done: int, total: int) -> None:
+            bar.update(task, completed=done, total=total, visible=True)
+
+        report = train_probe(labels, output, settings, say)
+    _say_metrics(report.metrics, "tiles")
+    _say_notes(report)
+    say_ruo()
+
+
+@command.command("cells", epilog=RUO)
+@labels_argument
+@package_option
+@click.option(
+    "--mpp",
+    type=click.FloatRange(min=0, min_open=True),
+    required=True,
+    help="µm per pixel at which the model looks.",
+)
+@click.option(
+    "--picture-mpp",
+    type=click.FloatRange(min=0, min_open=True),
+    help="µm per pixel of the pictures; by default the same.",
+)
+@name_option
+@click.option("--stain", help="Stain of the pictures, such as H&E.")
+@licence_option
+@click.option(
+    "--group-column",
+    default="group",
+    show_default=True,
+    help="Column whose pictures stay in one part: patient, slide.",
+)
+@click.option("--steps", type=click.IntRange(min=10), default=3000, show_default=True)
+@click.option("--side", type=click.IntRange(min=64), default=192, show_default=True, help="Of views, px.")
+@seed_option
+def cells(
+    labels: Path,
+    output: Path,
+    mpp: float,
+    picture_mpp: float | None,
+    name: str | None,
+    stain: str | None,
+    licence: str,
+    group_column: str,
+    steps: int,
+    side: int,
+    seed: int,
+) -> None:
+    """Train a network that finds nuclei or cells in pictures named in LABELS: a CSV with file,label[,group].
+
+    Each label is a file that marks every object of its picture: a label image (0 outside, a number for each)
+    or boxes in Pascal VOC's XML. Prints how objects are found in pictures that were kept out of every choice,
+    and writes a model package.
+    """
+    from coverslip.models.finding_card import of_finding
+    from coverslip.models.star_training import FinderSettings, Step, train_finder
+
+    settings = FinderSettings(
+        mpp=mpp,
+        picture_mpp=picture_mpp,
+        name=name or output.name,
+        stain=stain,
+        licence=licence,
+        group_column=group_column,
+        steps=steps,
+        side=side,
+        seed=seed,
+    )
+
+    def say(step: Step) -> None:
+        click.echo(f"step {step.step}/{step.steps}: loss {step.loss:.3f}, {step.seconds:.0f} s")
+
+    report = train_finder(labels, output, settings, say)
+    click.echo("\n".join(of_finding(report.document)))
+    click.echo(f"model: {report.folder}")
+    say_ruo()
+
+
 @command.command("mil", epilog=RUO)
 @labels_argument
 @package_option
@@ -123,7 +282,9 @@ def tiles(
     show_default=True,
     help="How tiles become one call.",
 )
-@click.option("--encoder", default="not stated", show_default=True, help="What made the features.")
+@click.option(
+    "--encoder", default="not stated", help="What made the features; by default what their files say."
+)
 @name_option
 @licence_option
 @click.option(
@@ -204,6 +365,10 @@ def _say_metrics(metrics: Metrics, noun: str) -> None:
 def _say(report: TrainingReport) -> None:
     _say_metrics(report.metrics, "tiles")
     click.echo(f"weights started {report.initialisation}")
+    _say_notes(report)
+
+
+def _say_notes(report: TrainingReport | ProbeReport) -> None:
     for note in report.notes:
         click.echo(f"note: {note}")
     click.echo(f"model: {report.package.folder}")

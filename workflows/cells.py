@@ -1,0 +1,237 @@
+"""Workflow `cells`: nuclei or cells found one by one over the whole slide, measured and counted by class."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from coverslip.errors import ModelMismatchError, RequestError
+from coverslip.models.library import locate_model
+from coverslip.models.licence import refuse_other_than_commercial
+from coverslip.models.objects import Objects, areas
+from coverslip.models.star_finder import StarFinder
+from coverslip.tiling.plan import TilePlan
+from coverslip.tiling.stain import H_DAB, H_E, StainVectors, separate
+from coverslip.tiling.supply import SupplySettings, TileBatch, supply
+from coverslip.tiling.tissue import TissueMask
+from coverslip.workflows.cell_table import OUTLINE, pack_outlines
+from coverslip.workflows.finders import CLASSICAL, open_finder
+from coverslip.workflows.ownership import owned
+from coverslip.workflows.palette import class_colours
+from coverslip.workflows.result import Abstention, Measurement, ModelIdentity
+from coverslip.workflows.workflow import Canvas, Conclusion, Grid, Scored, Vectors
+from coverslip.wsi import Slide
+
+# As `slides.csv` and packages write them, without regard to case.
+STAINS = {"h&e": H_E, "h-dab": H_DAB, "ihc": H_DAB}
+
+
+@dataclass(frozen=True, slots=True)
+class CellSettings:
+    """`tile`: pixels a side looked at together, without the halo; `shard`: tiles per task. `enough`: objects
+    below which counts per area are said to rest on few. `exact`: decode the slide's stored tiles in full."""
+
+    tile: int = 1024
+    shard: int = 4
+    enough: int = 100
+    exact: bool = False
+
+    def __post_init__(self) -> None:
+        if self.tile < 16 or self.tile % 16 or self.shard < 1:
+            raise RequestError(
+                f"tile {self.tile}, shard {self.shard}", "do not fit", "give a multiple of 16 and at least 1"
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class CellFinding:
+    """A finder applied to all tissue. Make one with `cell_finding`. `finder`: "classical", or a package's
+    folder; `document_sha256` of its `model.json`. `stains`: whose amounts are measured in each object."""
+
+    finder: str
+    mpp: float
+    tolerance: float
+    margin: int
+    classes: tuple[str, ...]
+    choices: CellSettings
+    stains: StainVectors | None
+    model: ModelIdentity | None = None
+    document_sha256: str = ""
+
+    name = "cells"
+    vectors: Vectors | None = field(default=None, init=False)
+
+    @property
+    def grid(self) -> Grid:
+        # Any tissue at all: a cell in the corner of a tile counts as one in its middle.
+        choices = self.choices
+        return Grid(self.mpp, choices.tile, min_tissue=1e-6, shard=choices.shard, exact=choices.exact)
+
+    @property
+    def canvas(self) -> Canvas:
+        return Canvas("cells", class_colours(self.classes))
+
+    def settings(self) -> dict[str, Any]:
+        stains = asdict(self.stains) if self.stains else None
+        return {
+            **asdict(self.choices),
+            "finder": self.finder if self.model is None else self.model.name,
+            "model_document": self.document_sha256,
+            "mpp": self.mpp,
+            "stains": stains,
+        }
+
+    def device(self) -> dict[str, str]:
+        finder = open_finder(self.finder)
+        if not isinstance(finder, StarFinder):
+            return {"device": "cpu", "precision": "float32"}
+        return {key: str(value) for key, value in sorted(asdict(finder.compute).items())}
+
+    def check(self, slide: Slide) -> None:
+        """Loads the model: one that cannot be had fails before anything is read."""
+        open_finder(self.finder)
+        finest = max(slide.mpp.x, slide.mpp.y)
+        if finest > self.mpp * (1 + self.tolerance):
+            raise ModelMismatchError(
+                slide.path,
+                f"was scanned at {finest:.3g} µm/px, too coarse for cells at {self.mpp:.3g} µm/px",
+                f"scan it finer, or name a model made for {finest:.3g}",
+            )
+
+    def score(self, slide: Slide, plan: TilePlan, tissue: TissueMask, rows: range) -> Scored:
+        tables, blocks, damaged = [], {}, 0
+        reading = SupplySettings(batch=1, halo=self.margin, exact=self.choices.exact)
+        for batch in supply(slide, plan, rows, reading):
+            table, block = self._look(batch, slide, plan, tissue)
+            tables.append(table)
+            blocks[int(batch.rows[0])] = block
+            damaged += batch.damaged_pixels
+        return Scored(pa.concat_tables(tables), damaged, blocks)
+
+    def _look(
+        self, batch: TileBatch, slide: Slide, plan: TilePlan, tissue: TissueMask
+    ) -> tuple[pa.Table, NDArray[np.uint8]]:
+        """One tile: the objects whose centroid lies in it, and its block of the class image.
+
+        An object that crosses the tile's edge is drawn on both sides, from the halo.
+        """
+        rgb = batch.pixels[0]
+        found = open_finder(self.finder).find(rgb)
+        per_pixel = np.array([self.mpp / slide.mpp.x, self.mpp / slide.mpp.y])
+        corner = np.array([batch.x[0], batch.y[0]], np.float64)
+        x, y = ((np.stack([found.x, found.y], axis=1) - batch.halo) * per_pixel + corner).T
+        seen = tissue.contains(x, y)
+        value = np.concatenate([[0], np.where(seen, found.kind + 1, 0)]).astype(np.uint8)
+        keep = np.flatnonzero(seen & owned(x, y, plan, int(batch.rows[0]), slide.bounds))
+        drawn = [found.outlines[row] for row in keep.tolist()]
+        outlines = [(points - batch.halo) * per_pixel + corner for points in drawn]
+        columns = {
+            "x": x[keep],
+            "y": y[keep],
+            "area_um2": areas(drawn) * self.mpp**2,
+            "score": found.score[keep],
+            **{name: values[keep] for name, values in self._densities(rgb, found).items()},
+            "class": pa.array(self.classes).take(pa.array(found.kind[keep], pa.int64())),
+        }
+        table = pa.table(columns).append_column(OUTLINE, pack_outlines(outlines, x[keep], y[keep]))
+        return table, value[found.labels][batch.core]
+
+    def _densities(self, rgb: NDArray[np.uint8], found: Objects) -> dict[str, NDArray[np.float64]]:
+        """Mean amount of each stain in each object, log10 optical density; negative pixels count."""
+        if self.stains is None:
+            return {}
+        owner = found.labels[found.labels > 0]
+        pixels = np.maximum(np.bincount(owner, minlength=len(found) + 1)[1:], 1)
+        amounts = separate(rgb, self.stains)[found.labels > 0]
+        return {
+            f"{name.lower()}_od_mean": np.bincount(owner, amounts[:, number], len(found) + 1)[1:] / pixels
+            for number, name in enumerate(self.stains.names[:2])
+        }
+
+    def conclude(self, slide: Slide, plan: TilePlan, tissue: TissueMask, table: pa.Table) -> Conclusion:
+        seen = table["class"].value_counts()
+        counted = dict(zip(seen.field("values").to_pylist(), seen.field("counts").to_pylist(), strict=True))
+        counts = {name: counted.get(name, 0) for name in self.classes}
+        tiles = pa.table({"x": plan.x, "y": plan.y, "tissue": plan.tissue})
+        listed = ", ".join(f"{count} {name}" for name, count in counts.items())
+        few = len(table) < self.choices.enough
+        return Conclusion(
+            summary=listed + (" (few)" if few else ""),
+            measurements=self._measurements(counts, tissue, table),
+            abstentions=self._abstentions(len(table)),
+            tables={"tiles.parquet": tiles, "cells.parquet": table},
+        )
+
+    def _measurements(
+        self, counts: dict[str, int], tissue: TissueMask, table: pa.Table
+    ) -> tuple[Measurement, ...]:
+        how = f"objects found by {self.model.name if self.model else CLASSICAL} in all tissue"
+        found = [
+            Measurement(name=name, value=count, unit="1", method=how, n=count)
+            for name, count in counts.items()
+        ]
+        area = tissue.area_mm2
+        for name, count in counts.items():
+            density = count / area if area else None
+            found.append(Measurement(name=f"{name} density", value=density, unit="/mm2", method=how, n=count))
+        if len(table):
+            median = float(np.median(table["area_um2"].to_numpy()))
+            found.append(
+                Measurement(name="median area", value=median, unit="um2", method="of outlines", n=len(table))
+            )
+        return tuple(found)
+
+    def _abstentions(self, count: int) -> tuple[Abstention, ...]:
+        if count >= self.choices.enough:
+            return ()
+        why = f"{count} objects were found, fewer than {self.choices.enough}"
+        return (Abstention(what="reliability of the counts", why=why),)
+
+
+def cell_finding(
+    finder: str = CLASSICAL,
+    choices: CellSettings | None = None,
+    stain: str | None = None,
+    *,
+    commercial_only: bool = False,
+) -> CellFinding:
+    """The workflow for a finder: "classical" or a package by folder or name; verifies it.
+
+    `stain`: "H&E" or "H-DAB", whose amounts are measured; by default the package's, or H&E.
+    Raises ModelUnavailableError, RequestError.
+    """
+    choices = choices or CellSettings()
+    folder = finder if finder == CLASSICAL else os.path.abspath(locate_model(finder))
+    found = open_finder(folder)
+    if not isinstance(found, StarFinder):
+        return CellFinding(
+            folder, found.mpp, 0.0, found.margin, found.classes, choices, _stains(stain or "H&E")
+        )
+    document = found.document
+    if commercial_only:
+        refuse_other_than_commercial(document.name, document.licence)
+    return CellFinding(
+        finder=folder,
+        mpp=document.mpp,
+        tolerance=document.tolerance,
+        margin=found.margin,
+        classes=document.classes,
+        choices=choices,
+        stains=_stains(stain or document.stain),
+        model=ModelIdentity(
+            name=document.name,
+            version=document.version,
+            sha256=document.weights_sha256,
+            licence=document.licence,
+        ),
+        document_sha256=found.document_sha256,
+    )
+
+
+def _stains(name: str | None) -> StainVectors | None:
+    return STAINS.get((name or "").casefold())
