@@ -17,6 +17,8 @@ from .models.slide_model import SlideCall as SlideCall
 from .models.slide_model import SlideModel as SlideModel
 from .models.slide_training import SlideTrainingSettings as SlideTrainingSettings
 from .models.slide_training import train_slides as train_slides
+from .models.star_training import FinderSettings as FinderSettings
+from .models.star_training import train_finder as train_finder
 from .models.training import TrainingSettings as TrainingSettings
 from .models.training import train_tiles as train_tiles
 from .ruo import RUO as RUO
@@ -37,12 +39,17 @@ from .tiling.tissue import TissueMask as TissueMask
 from .tiling.tissue import TissueSettings as TissueSettings
 from .tiling.tissue import find_tissue as find_tissue
 from .tiling.vahadane import fit_vahadane as fit_vahadane
+from .workflows.cell_table import read_outlines as read_outlines
+from .workflows.cells import CellSettings as CellSettings
+from .workflows.cells import cell_finding as cell_finding
 from .workflows.convert import convert as convert
 from .workflows.embedding import EmbedSettings as EmbedSettings
 from .workflows.embedding import embedding as embedding
 from .workflows.explanation import Explanation as Explanation
 from .workflows.explanation import draw_explanation as draw_explanation
 from .workflows.explanation import explain_tile as explain_tile
+from .workflows.finders import ClassicalFinder as ClassicalFinder
+from .workflows.finders import open_finder as open_finder
 from .workflows.ihc import Ihc as Ihc
 from .workflows.ihc import IhcSettings as IhcSettings
 from .workflows.job import RunSettings as RunSettings

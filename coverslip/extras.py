@@ -20,6 +20,11 @@ EXTRA_OF = {
     "pydicom": "dicom",
     "aiohttp": "remote",
     "requests": "remote",
+    "instanseg": "instanseg",
+    "stardist": "stardist",
+    "csbdeep": "stardist",
+    "tensorflow": "stardist",
+    "cellpose": "cellpose",
 }
 
 

@@ -82,15 +82,17 @@ def move(tiles: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     return moved.round_().clamp_(0, 255).to(torch.uint8).permute(0, 2, 3, 1).contiguous()
 
 
-def vary_channels(tiles: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """Scale each channel's optical density, then the brightness.
+def vary_channels(
+    tiles: torch.Tensor, generator: torch.Generator, spread: float = STAIN_SPREAD
+) -> torch.Tensor:
+    """Scale each channel's optical density by up to 1 ± `spread`, then the brightness.
 
     By the law of Beer and Lambert the optical density −log(I / I₀) grows with the amount of stain, so
     I → I₀ (I / I₀)^a is the same tissue with a times the stain; empty glass stays empty.
     """
     torch = require("torch")
     n = len(tiles)
-    stain = 1 + STAIN_SPREAD * _even(generator, n, 1, 3)
+    stain = 1 + spread * _even(generator, n, 1, 3)
     light = 1 + BRIGHTNESS_SPREAD * _even(generator, n, 1, 1)
     # The change is the same for equal values: 256 powers per tile and channel instead of one per pixel.
     table = torch.arange(256.0).div_(255).view(1, 256, 1).pow(stain).mul_(255 * light)

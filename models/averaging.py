@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from coverslip.extras import require
 
@@ -34,3 +34,11 @@ class MeanNetwork:
                     kept.lerp_(now, 1 - decay)
                 else:
                     kept.copy_(now)
+
+    def state(self) -> dict[str, Any]:
+        """To go on from, see `restore`."""
+        return {"network": self.network.state_dict(), "steps": self._steps}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        self.network.load_state_dict(state["network"])
+        self._steps = state["steps"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from coverslip.models.caveat import of_distance, of_reliability, of_sets
+from coverslip.models.caveat import of_change, of_distance, of_reliability, of_sets
 from coverslip.models.document import Familiarity, Metrics, ModelDocument, Probe, Training
 from coverslip.models.finding_card import of_finding
 from coverslip.models.kinds import AnyDocument, ClassDocument
@@ -129,6 +129,7 @@ def _metrics(document: ClassDocument) -> Iterator[str]:
         f"Balanced accuracy {metrics.balanced_accuracy:.3f} ({low:.3f} to {high:.3f}, {metrics.level:.0%} "
         f"bootstrap over {metrics.groups} groups); {metrics.n} {_noun(document)}.\n"
     )
+    yield from of_change(document.stain_change) if isinstance(document, ModelDocument) else []
     yield from _classes(metrics, _noun(document))
     yield from _confusion(metrics)
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
-from coverslip.models.document import Familiarity, OutOfDistribution
+from coverslip.models.document import ChangedFigure, Familiarity, OutOfDistribution
 from coverslip.models.doubt import Energy, Miscalibration, PredictionSets, Reliability
 
 
@@ -55,3 +55,12 @@ def of_sets(known: PredictionSets | None, classes: tuple[str, ...]) -> Iterator[
             f"({low:.1%} to {high:.1%}, {found.level:.0%} bootstrap over groups); {found.one:.1%} of the "
             f"sets hold one class, {found.several:.1%} several, {found.none:.1%} none."
         )
+
+
+def of_change(found: Sequence[ChangedFigure]) -> Iterator[str]:
+    """What becomes of its figure under another stain."""
+    if not found:
+        yield "How it does under another stain was not measured.\n"
+        return
+    listed = ", ".join(f"{entry.change} {entry.figure:.3f}" for entry in found)
+    yield f"The same tiles or pictures stained otherwise: {listed}.\n"

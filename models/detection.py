@@ -15,6 +15,8 @@ from coverslip.models.star_shapes import Stars, draw_stars, find_candidates, sup
 
 IOU = 0.5
 SCORES = (0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6, 0.65, 0.7)
+# F1 that differ by less do not differ: the few pictures of a validation part do not tell them apart.
+ALIKE = 0.005
 OVERLAPS = (0.3, 0.4, 0.5)
 
 
@@ -117,8 +119,11 @@ def f1(counts: NDArray[np.number]) -> NDArray[np.float64]:
 
 
 def choose_thresholds(seen: Sequence[Seen], classes: int) -> Thresholds:
-    """The least scores, class by class, and the overlap whose F1 is best on these pictures; of equals the
-    first."""
+    """The least scores, class by class, and the overlap whose F1 is best on these pictures.
+
+    Of scores that do equally well the middle one is taken: few pictures tell little between them, and the
+    lowest would call what is next to nothing. Of overlaps the first.
+    """
     best, chosen = -1.0, Thresholds((0.5,) * classes, 0.5)
     for overlap in OVERLAPS:
         tried = [
@@ -128,8 +133,14 @@ def choose_thresholds(seen: Sequence[Seen], classes: int) -> Thresholds:
         figures = np.nan_to_num(f1(np.stack(tried)))
         if figures.max(axis=0).mean() > best:
             best = float(figures.max(axis=0).mean())
-            chosen = Thresholds(tuple(SCORES[row] for row in figures.argmax(axis=0)), overlap)
+            chosen = Thresholds(tuple(_middle(column) for column in figures.T), overlap)
     return chosen
+
+
+def _middle(figures: NDArray[np.float64]) -> float:
+    """Of the scores whose figure is as good as the best, that in the middle."""
+    rows = np.flatnonzero(figures > figures.max() - ALIKE)
+    return SCORES[int(rows[len(rows) // 2])]
 
 
 def measure_detection(

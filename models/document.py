@@ -112,8 +112,16 @@ class Parts(Record):
     test: Count
 
 
+class CurvePoint(Record):
+    """After one epoch: mean `loss` over the training part, balanced accuracy on the validation part."""
+
+    loss: float
+    validation: Share
+
+
 class Training(Record):
-    """What the model learnt from. `labels_sha256`: of the labels file; `initialisation`: start weights."""
+    """What the model learnt from. `labels_sha256`: of the labels file; `initialisation`: start weights;
+    `curve`: epoch by epoch."""
 
     data: Text
     tiles: Count
@@ -123,6 +131,7 @@ class Training(Record):
     initialisation: Text
     seed: int
     epochs: Count
+    curve: tuple[CurvePoint, ...] = ()
 
 
 class ClassAccuracy(Record):
@@ -156,6 +165,16 @@ class Metrics(Record):
         if len(self.confusion) != k or any(len(row) != k for row in self.confusion):
             raise ValueError(f"confusion must be {k} × {k}, as there are {k} classes")
         return self
+
+
+class ChangedFigure(Record):
+    """The same figure as of the metrics, balanced accuracy or mean F1, on the test part changed in one way.
+
+    The changes are those of `coverslip.models.stain_change`.
+    """
+
+    change: Text
+    figure: Share
 
 
 class Calibration(Record):
@@ -270,4 +289,5 @@ class ModelDocument(Sealed, Stated):
     training: Training | None
     out_of_distribution: Familiarity | None
     colour: ColourStatistics | None = None
+    stain_change: tuple[ChangedFigure, ...] = ()
     probe: Probe | None = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from coverslip.models.caveat import of_change
 from coverslip.models.star_document import FinderDocument, FoundClass
 
 
@@ -26,6 +27,7 @@ def of_finding(document: FinderDocument) -> Iterator[str]:
         "\nThe error of counts is the mean over pictures, per object there; in brackets that of all pictures "
         "together.\n"
     )
+    yield from of_change(document.stain_change)
     yield "## When it doubts\n"
     listed = ", ".join(
         f"{name} {score:g}" for name, score in zip(document.classes, document.thresholds, strict=True)

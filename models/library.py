@@ -83,10 +83,9 @@ def known_model(name: str) -> Known:
     """Raises ModelUnavailableError, naming those there are."""
     models = known_models()
     if name not in models:
-        listed = f"known are {', '.join(models)}" if models else "none is known yet"
         raise ModelUnavailableError(
             name,
-            f"is no folder here and no known model; {listed}",
+            f"is no folder here and no known model; known are {', '.join(models)}",
             "add one with: coverslip models add SOURCE",
         )
     return models[name]

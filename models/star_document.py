@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from coverslip.models.document import Name, Normalisation, Packed, Parts, Sha256, Text
+from coverslip.models.document import ChangedFigure, Name, Normalisation, Packed, Parts, Sha256, Text
 from coverslip.models.record import Count, Record, Share
 from coverslip.models.star_network import StarArchitecture
 
@@ -80,6 +80,7 @@ class FinderDocument(Packed):
     intended_use: Text
     training: FinderTraining | None
     metrics: FinderMetrics | None
+    stain_change: tuple[ChangedFigure, ...] = ()
 
     @model_validator(mode="after")
     def _one_threshold_each(self) -> FinderDocument:

@@ -13,11 +13,11 @@ from coverslip.extras import require
 from coverslip.models.detection import Thresholds, objects_in
 from coverslip.models.device import Compute, choose_device, describe
 from coverslip.models.document import Normalisation
-from coverslip.models.network import normalise, with_weights
+from coverslip.models.network import with_weights
 from coverslip.models.objects import Objects, centroids
 from coverslip.models.package import WEIGHTS, read_document, read_weights
 from coverslip.models.star_document import FinderDocument
-from coverslip.models.star_network import REACH, STEP, UNIT, build_star
+from coverslip.models.star_network import REACH, STEP, UNIT, StarArchitecture, build_star, prepare
 
 if TYPE_CHECKING:
     import torch
@@ -30,7 +30,11 @@ def look(network: torch.nn.Module, pictures: torch.Tensor, classes: int) -> tupl
 
 
 def look_at(
-    network: torch.nn.Module, rgb: NDArray[np.uint8], normalisation: Normalisation, classes: int
+    network: torch.nn.Module,
+    rgb: NDArray[np.uint8],
+    architecture: StarArchitecture,
+    normalisation: Normalisation,
+    classes: int,
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """As `look`, of one picture uint8 (h, w, 3) of any size, mirrored at its far sides to whole steps."""
     torch = require("torch")
@@ -38,7 +42,7 @@ def look_at(
     padded = np.pad(rgb, ((0, -height % STEP), (0, -width % STEP), (0, 0)), mode="symmetric")
     device = next(network.parameters()).device
     with torch.inference_mode():
-        batch = normalise(torch.from_numpy(padded[None]).to(device), normalisation)
+        batch = prepare(torch.from_numpy(padded[None]).to(device), architecture, normalisation)
         objectness, distances = look(network, batch, classes)
     rows, columns = -(-height // 2), -(-width // 2)
     return tuple(part[0, :, :rows, :columns].cpu().numpy() for part in (objectness, distances))  # type: ignore[return-value]
@@ -78,17 +82,25 @@ class StarFinder:
         return STEP
 
     def find(self, rgb: NDArray[np.uint8]) -> Objects:
-        torch, document = require("torch"), self.document
         if rgb.dtype != np.uint8 or rgb.ndim != 3 or rgb.shape[2] != 3:
             raise RequestError(f"a picture {rgb.dtype} {rgb.shape}", "is not RGB", "give uint8 (h, w, 3)")
-        if self._threads and torch.get_num_threads() != self._threads:
-            torch.set_num_threads(self._threads)
-        seen = look_at(self._network, rgb, document.normalisation, len(document.classes))
-        stars, labels = objects_in(*seen, rgb.shape[:2], self._thresholds)
+        stars, labels = objects_in(*self.look_at(rgb), rgb.shape[:2], self._thresholds)
         # The network counts from the centre of the first pixel, objects from its corner.
         outlines = [np.asarray(points + 0.5, np.float32) for points in stars.outlines]
         x, y = centroids(outlines)
         return Objects(x, y, outlines, stars.kind, stars.score, labels)
+
+    def look_at(self, rgb: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """What the network says of each second pixel: objectness (classes, h / 2, w / 2) from 0 to 1, and the
+        distances (rays, h / 2, w / 2) to the border in pixels."""
+        torch = require("torch")
+        # Torch keeps one figure per calling thread.
+        if self._threads and torch.get_num_threads() != self._threads:
+            torch.set_num_threads(self._threads)
+        document = self.document
+        return look_at(
+            self._network, rgb, document.architecture, document.normalisation, len(document.classes)
+        )
 
 
 def _load(folder: Path, document: FinderDocument) -> torch.nn.Module:

@@ -7,10 +7,13 @@ a small residual network of timm, and the heads stand at half the picture's reso
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from coverslip.extras import require
+from coverslip.models.document import Normalisation
+from coverslip.models.network import normalise
 from coverslip.models.record import Record
+from coverslip.wsi.colour import EOSIN_QUPATH, HAEMATOXYLIN
 
 if TYPE_CHECKING:
     import torch
@@ -32,21 +35,42 @@ class StarArchitecture(Record):
     """Channels of the encoder's four levels (strides 2, 4, 8 and 16) and of the way up.
 
     `rays`: distances to an object's border in as many directions, the first to the right and on clockwise
-    (y grows downwards); 4 are those to the sides of an upright box.
+    (y grows downwards); 4 are those to the sides of an upright box. `sees`: colours, or the amount of
+    haematoxylin alone, so that fibres and red cells, which have none, are not there for it.
     """
 
     name: str = "resnet-unet"
+    sees: Literal["rgb", "haematoxylin"] = "rgb"
     channels: tuple[int, int, int, int] = (32, 48, 96, 160)
     up: int = 48
     rays: int = 32
 
 
+def prepare(
+    pictures: torch.Tensor, architecture: StarArchitecture, normalisation: Normalisation
+) -> torch.Tensor:
+    """uint8 (n, h, w, 3) to what the network takes: float32 (n, 3, h, w), or (n, 1, h, w) of haematoxylin.
+
+    Haematoxylin is taken from eosin in log10 optical density on white (Ruifrok and Johnston 2001); what is
+    neither goes to a third vector across both. 0.3 is that of a pale nucleus, and near the mean of many.
+    """
+    if architecture.sees == "rgb":
+        return normalise(pictures, normalisation)
+    torch = require("torch")
+    dyes = torch.nn.functional.normalize(
+        torch.tensor([HAEMATOXYLIN, EOSIN_QUPATH], dtype=torch.float32), dim=1
+    )
+    third = torch.nn.functional.normalize(torch.linalg.cross(dyes[0], dyes[1]), dim=0)
+    amounts = torch.linalg.inv(torch.cat([dyes, third[None]]))[:, 0].to(pictures.device)
+    density = -(pictures.float().clamp_(min=1) / 255).log10()
+    return ((density @ amounts).clamp_(-0.3, 2.0)[:, None] - 0.3) / 0.3
+
+
 def build_star(architecture: StarArchitecture, classes: int) -> torch.nn.Module:
     """The network with random weights, on the CPU.
 
-    Float32 (n, 3, h, w), h and w multiples of `STEP`, to (n, classes + rays, h / 2, w / 2): first the logit
-    of
-    each class, then the distances in `UNIT` pixels, not yet cut at 0.
+    Float32 (n, 3 or 1, h, w) as `prepare` gives them, h and w multiples of `STEP`, to (n, classes + rays,
+    h / 2, w / 2): first the logit of each class, then the distances in `UNIT` pixels, not yet cut at 0.
     """
     torch = require("torch")
     nn = torch.nn
@@ -66,6 +90,7 @@ def build_star(architecture: StarArchitecture, classes: int) -> torch.nn.Module:
                 out_indices=(0, 1, 2, 3),
                 channels=(*levels, levels[-1]),
                 stem_width=stem // 2,
+                in_chans=3 if architecture.sees == "rgb" else 1,
             )
             widths = self.encoder.feature_info.channels()
             self.across = nn.ModuleList(nn.Conv2d(width, architecture.up, 1) for width in widths)

@@ -6,7 +6,7 @@ import hashlib
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,20 +15,27 @@ from numpy.typing import NDArray
 
 from coverslip.errors import RequestError
 from coverslip.extras import require
-from coverslip.models.augmentation import vary_channels
+from coverslip.models.augmentation import STAIN_SPREAD, vary_channels
 from coverslip.models.averaging import MeanNetwork
-from coverslip.models.detection import Seen, choose_thresholds, measure_detection
+from coverslip.models.detection import (
+    Seen,
+    Thresholds,
+    choose_thresholds,
+    count_matches,
+    f1,
+    measure_detection,
+)
 from coverslip.models.device import choose_device, trains_in_bfloat16
-from coverslip.models.document import Normalisation, Parts
+from coverslip.models.document import ChangedFigure, Normalisation, Parts
 from coverslip.models.findings import versions
-from coverslip.models.network import normalise
 from coverslip.models.package import write_files
 from coverslip.models.pictures import MarkedPictures, read_pictures
 from coverslip.models.seed import seeded
 from coverslip.models.split import Split, split_groups
+from coverslip.models.stain_change import CHANGES, figures, restained
 from coverslip.models.star_document import FinderDocument, FinderMetrics, FinderTraining
 from coverslip.models.star_finder import look_at
-from coverslip.models.star_network import UNIT, StarArchitecture, build_star
+from coverslip.models.star_network import UNIT, StarArchitecture, build_star, prepare
 from coverslip.models.star_views import draw_view
 
 if TYPE_CHECKING:
@@ -44,7 +51,8 @@ class FinderSettings:
     `mpp`: µm per pixel at which the model looks, and `picture_mpp` those of the pictures, None for the same;
     `tolerance`: how far a slide's may be off, as a share. `scales`: least and greatest by which pictures are
     made larger or smaller to learn from.
-    `side`: of the views learnt from, px. `steps`: of the optimiser, `batch` views each.
+    `stain_spread`: as
+    of `vary_channels`. `side`: of the views learnt from, px. `steps`: of the optimiser, `batch` views each.
     """
 
     mpp: float
@@ -58,6 +66,7 @@ class FinderSettings:
     group_column: str = "group"
     architecture: StarArchitecture | None = None
     scales: tuple[float, float] = (0.7, 1.4)
+    stain_spread: float = STAIN_SPREAD
     side: int = 192
     steps: int = 3000
     batch: int = 8
@@ -161,7 +170,9 @@ def _fit(
         for step in range(1, settings.steps + 1):
             views = coming.result()
             coming = pool.submit(batches, min(step + 1, settings.steps))
-            loss = _loss(network, *(part.to(next(network.parameters()).device) for part in views))
+            loss = _loss(
+                network, architecture, *(part.to(next(network.parameters()).device) for part in views)
+            )
             optimiser.zero_grad()
             loss.backward()
             torch.nn.utils.clip_grad_norm_(network.parameters(), 5.0)
@@ -196,7 +207,8 @@ class _Batches:
             for _ in range(settings.batch)
         ]
         generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
-        rgb = vary_channels(torch.from_numpy(np.stack([view.rgb for view in views])), generator)
+        pixels = torch.from_numpy(np.stack([view.rgb for view in views]))
+        rgb = vary_channels(pixels, generator, settings.stain_spread)
         parts = ("objectness", "distances", "known")
         stacked = (torch.from_numpy(np.stack([getattr(view, part) for view in views])) for part in parts)
         return rgb, *stacked
@@ -204,6 +216,7 @@ class _Batches:
 
 def _loss(
     network: torch.nn.Module,
+    architecture: StarArchitecture,
     rgb: torch.Tensor,
     objectness: torch.Tensor,
     distances: torch.Tensor,
@@ -217,7 +230,7 @@ def _loss(
     torch = require("torch")
     classes = objectness.shape[1]
     with torch.autocast(rgb.device.type, dtype=torch.bfloat16, enabled=trains_in_bfloat16(rgb.device)):
-        found = network(normalise(rgb, NORMALISATION))
+        found = network(prepare(rgb, architecture, NORMALISATION))
     found = found.float()
     entropy = torch.nn.functional.binary_cross_entropy_with_logits(
         found[:, :classes], objectness, reduction="none"
@@ -238,7 +251,7 @@ def _conclude(
     # What is measured is what is written.
     network.load_state_dict({name: tensor.float() for name, tensor in state.items()})
     weights = require("safetensors.torch").save(state)
-    validation, test = (_see(network, marked, rows) for rows in (split.validation, split.test))
+    validation, test = (_see(network, architecture, marked, rows) for rows in (split.validation, split.test))
     thresholds = choose_thresholds(validation, len(marked.classes))
     data = f"test part of the labels file: {len(test)} pictures kept out of training and of every choice"
     document = FinderDocument(
@@ -257,16 +270,39 @@ def _conclude(
         intended_use=settings.intended_use,
         training=_training(marked, split, settings),
         metrics=measure_detection(test, marked.groups[split.test], thresholds, marked.classes, data),
+        stain_change=_under_change(network, architecture, marked, split.test, thresholds),
         weights_sha256=hashlib.sha256(weights).hexdigest(),
         created_with=versions(),
     )
     return document, weights
 
 
-def _see(network: torch.nn.Module, marked: MarkedPictures, rows: NDArray[np.intp]) -> list[Seen]:
+def _under_change(
+    network: torch.nn.Module,
+    architecture: StarArchitecture,
+    marked: MarkedPictures,
+    rows: NDArray[np.intp],
+    thresholds: Thresholds,
+) -> tuple[ChangedFigure, ...]:
+    """Mean F1 over the classes on these rows, stained otherwise."""
+    found = {}
+    for change in CHANGES:
+        pictures = tuple(replace(one, rgb=restained(one.rgb, change)) for one in marked.pictures)
+        seen = _see(network, architecture, replace(marked, pictures=pictures), rows)
+        counts = sum(count_matches(one, thresholds, len(marked.classes)) for one in seen)
+        found[change] = float(np.nanmean(f1(np.asarray(counts))))
+    return figures(found)
+
+
+def _see(
+    network: torch.nn.Module, architecture: StarArchitecture, marked: MarkedPictures, rows: NDArray[np.intp]
+) -> list[Seen]:
     pictures = [marked.pictures[row] for row in rows]
     classes = len(marked.classes)
-    return [Seen(picture, *look_at(network, picture.rgb, NORMALISATION, classes)) for picture in pictures]
+    return [
+        Seen(picture, *look_at(network, picture.rgb, architecture, NORMALISATION, classes))
+        for picture in pictures
+    ]
 
 
 def _training(marked: MarkedPictures, split: Split, settings: FinderSettings) -> FinderTraining:

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,10 +19,13 @@ from coverslip.errors import RequestError
 from coverslip.extras import require
 from coverslip.models.augmentation import ColourChange, GeometryChange, augment
 from coverslip.models.averaging import MeanNetwork
+from coverslip.models.checkpoint import Checkpoint
 from coverslip.models.dataset import LabelledTiles, read_tiles
 from coverslip.models.device import choose_device, trains_in_bfloat16
 from coverslip.models.document import (
     Architecture,
+    ChangedFigure,
+    CurvePoint,
     Metrics,
     ModelDocument,
     NetworkArguments,
@@ -47,6 +50,7 @@ from coverslip.models.network import (
 from coverslip.models.package import ModelPackage, write_package
 from coverslip.models.seed import seeded
 from coverslip.models.split import Split, split_groups
+from coverslip.models.stain_change import CHANGES, figures, restained
 
 if TYPE_CHECKING:
     import torch
@@ -171,7 +175,9 @@ def train_tiles(
 
     Weights are fitted on the training part; when to stop, the temperature and the distance limit are taken
     from the validation part; the test part is only measured. The same file, settings and machine give
-    the same weights. Raises RequestError for a csv, split or setting that does not work, before training.
+    the same weights; a training that was stopped goes on after its last whole epoch when it is asked for
+    again, and gives what it would have given. Raises RequestError for a csv, split or setting that does not
+    work, before training.
     """
     began = time.monotonic()
     if Path(out).exists():
@@ -186,9 +192,13 @@ def train_tiles(
                 choose_device(settings.device)
             )
             normalisation = published_normalisation(architecture)
-            history, best = _fit(network, tiles, split, normalisation, settings, progress or _silent)
-        document, weights = _conclude(network, tiles, split, normalisation, settings, start, len(history))
+            checkpoint = Checkpoint(Path(out), repr((settings, tiles.sha256, start)))
+            history, best = _fit(
+                network, tiles, split, normalisation, settings, progress or _silent, checkpoint
+            )
+        document, weights = _conclude(network, tiles, split, normalisation, settings, start, history)
     package = write_package(out, document, weights)
+    checkpoint.clear()
     assert document.metrics is not None
     return TrainingReport(
         package=package,
@@ -213,13 +223,20 @@ def _fit(
     normalisation: Normalisation,
     settings: TrainingSettings,
     progress: Progress,
+    checkpoint: Checkpoint,
 ) -> tuple[tuple[Epoch, ...], int]:
     """Train; leaves in `network` the state of the best validation epoch, whose number is returned."""
-    began, history = time.monotonic(), []
+    began = time.monotonic()
     step = _Step(network, tiles, split.train, normalisation, settings)
     judged = step.mean.network if step.mean else network
-    best, best_score, state = 0, (-1.0, 0.0), network.state_dict()
-    for epoch in range(1, settings.epochs + 1):
+    history, best, best_score, state = [], 0, (-1.0, 0.0), network.state_dict()
+    if (saved := checkpoint.load()) is not None:
+        step.restore(saved["step"])
+        history = [Epoch(*entry) for entry in saved["history"]]
+        best, best_score, state = saved["best"], tuple(saved["score"]), saved["state"]
+    for epoch in range(len(history) + 1, settings.epochs + 1):
+        if epoch - 1 - best >= settings.patience:
+            break
         loss = float(
             np.mean([step(rows) for rows in _shuffled(split.train, settings.batch, settings.seed, epoch)])
         )
@@ -228,8 +245,10 @@ def _fit(
         progress(history[-1])
         if score > best_score:
             best, best_score, state = epoch, score, copy.deepcopy(judged.state_dict())
-        if epoch - best >= settings.patience:
-            break
+        entries = [tuple(getattr(entry, name) for name in Epoch.__slots__) for entry in history]
+        checkpoint.save(
+            {"step": step.state(), "history": entries, "best": best, "score": best_score, "state": state}
+        )
     network.load_state_dict(state)
     network.eval()
     return tuple(history), best
@@ -281,6 +300,28 @@ class _Step:
         if self.mean:
             self.mean.follow(self._network)
         return float(loss.detach())
+
+    def state(self) -> dict[str, Any]:
+        """All that the next step depends on."""
+        return {
+            "network": self._network.state_dict(),
+            "mean": self.mean.state() if self.mean else None,
+            "optimiser": self._optimiser.state_dict(),
+            "schedule": self._schedule.state_dict(),
+            "generator": self._generator.get_state(),
+            "dice": self._dice.bit_generator.state,
+            "torch": require("torch").get_rng_state(),
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        self._network.load_state_dict(state["network"])
+        if self.mean:
+            self.mean.restore(state["mean"])
+        self._optimiser.load_state_dict(state["optimiser"])
+        self._schedule.load_state_dict(state["schedule"])
+        self._generator.set_state(state["generator"])
+        self._dice.bit_generator.state = state["dice"]
+        require("torch").set_rng_state(state["torch"])
 
     def _varied(self, rows: NDArray[np.intp]) -> tuple[torch.Tensor, torch.Tensor]:
         """Tiles changed as the settings say, normalised, and what is to be said of each: (n, classes)."""
@@ -342,7 +383,7 @@ def _conclude(
     normalisation: Normalisation,
     settings: TrainingSettings,
     start: Start,
-    epochs: int,
+    history: tuple[Epoch, ...],
 ) -> tuple[ModelDocument, bytes]:
     """Calibrate on validation, measure on test, and say all of it in a document."""
     if settings.half:
@@ -354,7 +395,7 @@ def _conclude(
     evidence = Evidence(train, validation, validation_logits, test_logits)
     asked = Asked(settings.coverage, settings.sets, settings.sets_by_class, settings.familiarity)
     findings = find(tiles, split, evidence, asked)
-    weights, stated = _weights(network.half() if settings.half else network), settings.stated()
+    weights, stated = _weights(network, settings.half), settings.stated()
     document = ModelDocument(
         name=settings.name,
         version=settings.version,
@@ -365,19 +406,50 @@ def _conclude(
         architecture=stated.architecture,
         licence=settings.licence,
         intended_use=settings.intended_use,
-        training=describe_training(tiles, split, start.sentence, settings.seed, epochs),
+        training=describe_training(tiles, split, start.sentence, settings.seed, len(history)).model_copy(
+            update={"curve": _curve(history)}
+        ),
         metrics=findings.metrics,
         calibration=findings.calibration,
         reliability=findings.reliability,
         prediction_sets=findings.prediction_sets,
         out_of_distribution=findings.out_of_distribution,
         colour=findings.colour,
+        stain_change=_under_change(network, tiles, split.test, normalisation, settings.batch),
         weights_sha256=hashlib.sha256(weights).hexdigest(),
         created_with=versions(),
     )
     return document, weights
 
 
-def _weights(network: torch.nn.Module) -> bytes:
+def _curve(history: tuple[Epoch, ...]) -> tuple[CurvePoint, ...]:
+    return tuple(
+        CurvePoint(loss=epoch.loss, validation=epoch.validation_balanced_accuracy) for epoch in history
+    )
+
+
+def _under_change(
+    network: torch.nn.Module,
+    tiles: LabelledTiles,
+    rows: NDArray[np.intp],
+    normalisation: Normalisation,
+    batch: int,
+) -> tuple[ChangedFigure, ...]:
+    """Balanced accuracy on these rows, stained otherwise."""
+    labels, classes = tiles.labels[rows], len(tiles.classes)
+    found = {}
+    for change in CHANGES:
+        pixels = restained(np.asarray(tiles.pixels[rows]), change)
+        called = evaluate(network, pixels, normalisation, batch)[1].argmax(axis=1)
+        found[change] = balanced_accuracy(confusion_matrix(labels, called, classes))
+    return figures(found)
+
+
+def _weights(network: torch.nn.Module, half: bool) -> bytes:
+    """A safetensors file; `half`: floating point in float16."""
     state = {name: tensor.cpu().contiguous() for name, tensor in network.state_dict().items()}
+    if half:
+        state = {
+            name: tensor.half() if tensor.is_floating_point() else tensor for name, tensor in state.items()
+        }
     return require("safetensors.torch").save(state)

@@ -12,6 +12,7 @@ README.md and docs/*.md are run from top to bottom, each in a folder of its own.
     slides/case-1.tiff   DAB-stained tissue, 1024 × 1024, 0.5 µm/px, 3 levels
     slides/case-2.svs    the same mirrored, as an Aperio file at 0.25 µm/px, 40×, with label and macro
     tiles.csv            file,label,group: 64-px tiles of case-1 in tiles/, pale or stained
+    pictures.csv         file,label: six drawn pictures of 128 px with round nuclei, and their label images
     slides.csv           file,label,group: features of the tiles of 16 slides in features/, normal or tumour
 """
 
@@ -22,6 +23,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+from discs import write_pictures
 from documents import Block, blocks, run_document
 from numpy.typing import NDArray
 from PIL import Image
@@ -68,6 +70,7 @@ def desk(tmp_path, monkeypatch) -> Path:
     write_svs(tmp_path / "slides/case-2.svs", rgb[:, ::-1], 0.25, 40)
     write_tiles(tmp_path, rgb)
     write_bags(tmp_path)
+    write_pictures(tmp_path, 6, name="pictures.csv")
     monkeypatch.setenv("COVERSLIP_MODELS", str(tmp_path / "library"))
     monkeypatch.chdir(tmp_path)
     return tmp_path

@@ -27,11 +27,13 @@ from coverslip.ruo import RUO
 
 torch = pytest.importorskip("torch", reason="torch is not installed")
 pytest.importorskip("timm", reason="timm is not installed")
-from coverslip.models.augmentation import augment, turn  # noqa: E402
+from coverslip.models.augmentation import augment, move, turn  # noqa: E402
+from coverslip.models.checkpoint import Checkpoint  # noqa: E402
+from coverslip.models.curve_plot import draw_curve  # noqa: E402
 from coverslip.models.document import Architecture  # noqa: E402
 from coverslip.models.engine import Engine  # noqa: E402
 from coverslip.models.network import build_network, find_start, start_network  # noqa: E402
-from coverslip.models.training import TrainingSettings, train_tiles  # noqa: E402
+from coverslip.models.training import Epoch, TrainingSettings, train_tiles  # noqa: E402
 
 SETTINGS = TrainingSettings(
     mpp=0.5, size=32, architecture="test_byobnet", epochs=6, batch=16, learning_rate=5e-3, stain="H&E"
@@ -163,6 +165,67 @@ def test_the_same_seed_gives_the_same_weights_and_another_seed_others(trained, l
     quick = TrainingSettings(mpp=0.5, size=32, architecture="test_byobnet", epochs=1, seed=1)
     other = train_tiles(labels, tmp_path / "other", quick)
     assert other.package.document.weights_sha256 != report.package.document.weights_sha256
+
+
+class Stop(Exception):
+    """Raised on the way."""
+
+
+def test_a_training_that_was_stopped_goes_on_and_gives_the_same_weights(labels, tmp_path):
+    settings = TrainingSettings(
+        mpp=0.5,
+        size=32,
+        epochs=4,
+        architecture="test_byobnet",
+        pretrained=False,
+        geometry="moves",
+        mixed=0.5,
+        averaged=True,
+        half=True,
+    )
+
+    def stop(epoch: Epoch) -> None:
+        if epoch.epoch == 3:
+            raise Stop
+
+    whole = train_tiles(labels, tmp_path / "whole", settings)
+    with pytest.raises(Stop):
+        train_tiles(labels, tmp_path / "stopped", settings, stop)
+    assert (tmp_path / ".stopped.training").exists()
+    seen: list[int] = []
+    resumed = train_tiles(labels, tmp_path / "stopped", settings, lambda epoch: seen.append(epoch.epoch))
+    assert seen == [3, 4]
+    assert not (tmp_path / ".stopped.training").exists()
+    assert resumed.package.document.weights_sha256 == whole.package.document.weights_sha256
+    training = resumed.package.document.training
+    assert training is not None
+    assert [point.loss for point in training.curve] == [epoch.loss for epoch in whole.history]
+    assert draw_curve(resumed.package.document, training.curve).startswith("<svg")
+    from safetensors.torch import load
+
+    weights = load(resumed.package.read_weights())
+    assert {str(tensor.dtype) for tensor in weights.values()} <= {"torch.float16", "torch.int64"}
+
+
+def test_another_request_does_not_go_on_from_a_stopped_training(labels, tmp_path):
+    checkpoint = Checkpoint(tmp_path / "model", "one request")
+    checkpoint.save({"epoch": 3})
+    assert checkpoint.load() == {"epoch": 3}
+    assert Checkpoint(tmp_path / "model", "another").load() is None
+    checkpoint.path.write_bytes(b"cut off")
+    assert checkpoint.load() is None
+
+
+def test_tiles_that_are_moved_keep_their_size_and_middle(labels, tmp_path):
+    import torch
+
+    tile = torch.full((4, 64, 64, 3), 255, dtype=torch.uint8)
+    tile[:, 24:40, 24:40] = 40
+    moved = move(tile, torch.Generator().manual_seed(1))
+    assert moved.shape == tile.shape
+    assert moved.dtype == torch.uint8
+    assert (moved[:, 30:34, 30:34].float().mean(dim=(1, 2, 3)) < 150).all()
+    assert not torch.equal(moved, tile)
 
 
 def test_shuffled_labels_are_not_learnt(labels, tmp_path):

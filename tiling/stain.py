@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coverslip.errors import RequestError
-from coverslip.wsi.colour import DAB, HAEMATOXYLIN, optical_density
+from coverslip.wsi.colour import DAB, EOSIN_QUPATH, HAEMATOXYLIN, optical_density
 from coverslip.wsi.facts import WHITE
 from coverslip.wsi.pixels import Rgb
 
@@ -93,7 +93,7 @@ def stain_vectors(
 # Ruifrok and Johnston 2001, as QuPath's StainVector and TIAToolbox have them.
 H_DAB = stain_vectors(("haematoxylin", "DAB"), HAEMATOXYLIN, DAB, source="default")
 # Haematoxylin of Ruifrok and Johnston with QuPath's eosin, which is not theirs (0.07, 0.99, 0.11).
-H_E = stain_vectors(("haematoxylin", "eosin"), HAEMATOXYLIN, (0.2159, 0.8012, 0.5581), source="default")
+H_E = stain_vectors(("haematoxylin", "eosin"), HAEMATOXYLIN, EOSIN_QUPATH, source="default")
 
 
 def separate(rgb: NDArray[np.uint8], vectors: StainVectors) -> NDArray[np.float32]:

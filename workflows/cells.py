@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -11,7 +10,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from coverslip.errors import ModelMismatchError, RequestError
-from coverslip.models.library import locate_model
+from coverslip.models.foreign_finder import ForeignFinder
 from coverslip.models.licence import refuse_other_than_commercial
 from coverslip.models.objects import Objects, areas
 from coverslip.models.star_finder import StarFinder
@@ -20,13 +19,15 @@ from coverslip.tiling.stain import H_DAB, H_E, StainVectors, separate
 from coverslip.tiling.supply import SupplySettings, TileBatch, supply
 from coverslip.tiling.tissue import TissueMask
 from coverslip.workflows.cell_table import OUTLINE, pack_outlines
-from coverslip.workflows.finders import CLASSICAL, open_finder
+from coverslip.workflows.finders import CLASSICAL, open_finder, settle_finder
 from coverslip.workflows.ownership import owned
 from coverslip.workflows.palette import class_colours
 from coverslip.workflows.result import Abstention, Measurement, ModelIdentity
 from coverslip.workflows.workflow import Canvas, Conclusion, Grid, Scored, Vectors
 from coverslip.wsi import Slide
 
+# What is done at another scale than a foreign model's own: scanners' 20× is 0.46 to 0.55 µm/px.
+FOREIGN_TOLERANCE = 0.1
 # As `slides.csv` and packages write them, without regard to case.
 STAINS = {"h&e": H_E, "h-dab": H_DAB, "ihc": H_DAB}
 
@@ -50,8 +51,11 @@ class CellSettings:
 
 @dataclass(frozen=True, slots=True)
 class CellFinding:
-    """A finder applied to all tissue. Make one with `cell_finding`. `finder`: "classical", or a package's
-    folder; `document_sha256` of its `model.json`. `stains`: whose amounts are measured in each object."""
+    """A finder applied to all tissue. Make one with `cell_finding`.
+
+    `finder`: "classical", a package's folder, or a foreign model's name; `document_sha256` of its
+    `model.json`, or of what a foreign model is made of. `stains`: whose amounts are measured in each object.
+    """
 
     finder: str
     mpp: float
@@ -88,6 +92,8 @@ class CellFinding:
 
     def device(self) -> dict[str, str]:
         finder = open_finder(self.finder)
+        if isinstance(finder, ForeignFinder):
+            return dict(sorted(finder.compute.items()))
         if not isinstance(finder, StarFinder):
             return {"device": "cpu", "precision": "float32"}
         return {key: str(value) for key, value in sorted(asdict(finder.compute).items())}
@@ -200,14 +206,20 @@ def cell_finding(
     *,
     commercial_only: bool = False,
 ) -> CellFinding:
-    """The workflow for a finder: "classical" or a package by folder or name; verifies it.
+    """The workflow for a finder by what `open_finder` takes; verifies it.
 
     `stain`: "H&E" or "H-DAB", whose amounts are measured; by default the package's, or H&E.
-    Raises ModelUnavailableError, RequestError.
+    Raises ModelUnavailableError, MissingExtraError, RequestError.
     """
     choices = choices or CellSettings()
-    folder = finder if finder == CLASSICAL else os.path.abspath(locate_model(finder))
+    folder = settle_finder(finder)
     found = open_finder(folder)
+    if choices.tile % found.step:
+        raise RequestError(
+            f"tile {choices.tile}", f"does not fit {finder}", f"give a multiple of {found.step}"
+        )
+    if isinstance(found, ForeignFinder):
+        return _foreign_finding(folder, found, choices, stain, commercial_only)
     if not isinstance(found, StarFinder):
         return CellFinding(
             folder, found.mpp, 0.0, found.margin, found.classes, choices, _stains(stain or "H&E")
@@ -228,6 +240,29 @@ def cell_finding(
             version=document.version,
             sha256=document.weights_sha256,
             licence=document.licence,
+        ),
+        document_sha256=found.document_sha256,
+    )
+
+
+def _foreign_finding(
+    finder: str, found: ForeignFinder, choices: CellSettings, stain: str | None, commercial_only: bool
+) -> CellFinding:
+    if commercial_only:
+        refuse_other_than_commercial(found.name, found.licence)
+    return CellFinding(
+        finder=finder,
+        mpp=found.mpp,
+        tolerance=FOREIGN_TOLERANCE,
+        margin=found.margin,
+        classes=found.classes,
+        choices=choices,
+        stains=_stains(stain or "H&E"),
+        model=ModelIdentity(
+            name=found.name,
+            version=found.version,
+            sha256=found.weights_sha256,
+            licence=found.licence,
         ),
         document_sha256=found.document_sha256,
     )

@@ -1,7 +1,9 @@
-"""Finders of nuclei and cells by name: the classical one, and those of model packages."""
+"""Finders of nuclei and cells by name: the classical one, those of model packages and of other packages."""
 
 from __future__ import annotations
 
+import importlib
+import os
 from dataclasses import dataclass, field
 from functools import lru_cache
 from math import ceil
@@ -9,6 +11,8 @@ from math import ceil
 import numpy as np
 from numpy.typing import NDArray
 
+from coverslip.models.foreign_finder import ForeignFinder
+from coverslip.models.foreign_name import is_foreign, parse_foreign
 from coverslip.models.library import locate_model
 from coverslip.models.nuclei import NucleiSettings, find_nuclei, margin_um, measure_nuclei
 from coverslip.models.objects import Finder, Objects, outlines_of
@@ -50,10 +54,31 @@ class ClassicalFinder:
         )
 
 
+def settle_finder(name: str) -> str:
+    """The same finder by a name that holds in every folder: of one on disk its absolute path.
+
+    Raises ModelUnavailableError, RequestError.
+    """
+    if name == CLASSICAL:
+        return name
+    return str(parse_foreign(name)) if is_foreign(name) else os.path.abspath(locate_model(name))
+
+
 @lru_cache(maxsize=2)
 def open_finder(name: str, threads: int | None = 1) -> Finder:
-    """This process's finder of that name: "classical", or what `coverslip.models.library.locate_model` takes.
+    """This process's finder of that name: "classical", what `coverslip.models.library.locate_model` takes, or
+    a model of another package as in `coverslip.models.foreign_name`, such as "stardist:2D_versatile_he".
 
-    Raises ModelUnavailableError.
+    Raises ModelUnavailableError, RequestError, MissingExtraError.
     """
-    return ClassicalFinder() if name == CLASSICAL else StarFinder(locate_model(name), threads=threads)
+    if name == CLASSICAL:
+        return ClassicalFinder()
+    if is_foreign(name):
+        return _open_foreign(name, threads)
+    return StarFinder(locate_model(name), threads=threads)
+
+
+def _open_foreign(text: str, threads: int | None) -> ForeignFinder:
+    name = parse_foreign(text)
+    module = importlib.import_module(f"coverslip.models.{name.package}_finder")
+    return getattr(module, f"open_{name.package}")(name, threads)

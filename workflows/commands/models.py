@@ -65,8 +65,8 @@ def show(model: str) -> None:
 @click.option(
     "--plots",
     type=click.Path(file_okay=False, path_type=Path),
-    help="Folder for confusion.svg, what each class was called, and reliability.svg, how sure it is against "
-    "how often it is right.",
+    help="Folder for confusion.svg, what each class was called, reliability.svg, how sure it is against how "
+    "often it is right, and curve.svg, how training went.",
 )
 def card(model: str, plots: Path | None) -> None:
     """The same for a reader: what MODEL is for, learnt from, does well, and when it doubts. Markdown."""
@@ -137,7 +137,9 @@ def _write_plots(document: AnyDocument, folder: Path) -> None:
     """Raises RequestError where nothing was measured, or the folder cannot be written."""
     from coverslip.errors import RequestError
     from coverslip.models.confusion_plot import draw_confusion
+    from coverslip.models.curve_plot import draw_curve
     from coverslip.models.diagram import draw_reliability
+    from coverslip.models.document import ModelDocument
     from coverslip.models.star_document import FinderDocument
 
     plots = {}
@@ -145,6 +147,8 @@ def _write_plots(document: AnyDocument, folder: Path) -> None:
         plots["confusion.svg"] = draw_confusion(document, document.metrics)
     if not isinstance(document, FinderDocument) and document.reliability:
         plots["reliability.svg"] = draw_reliability(document, document.reliability)
+    if isinstance(document, ModelDocument) and document.training and document.training.curve:
+        plots["curve.svg"] = draw_curve(document, document.training.curve)
     if not plots:
         raise RequestError(document.name, "was not measured: there is nothing to draw", "leave out --plots")
     try:
@@ -163,9 +167,6 @@ def _say_list(found: list[tuple[Known, AnyDocument]], as_json: bool) -> None:
         import json
 
         click.echo(json.dumps([_entry(known, document) for known, document in found], indent=2))
-        return
-    if not found:
-        click.echo("no model is known yet; add one with: coverslip models add SOURCE")
         return
     from rich.markup import escape
     from rich.table import Table

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 @click.option(
     "--model",
     help="For tiles, cells and slide: a package's folder, a name, or hf:OWNER/NAME@REVISION; for cells also "
-    "classical, the default, which needs none.",
+    "classical, the default, which needs none, or instanseg:, stardist: or cellpose: and a model of theirs.",
 )
 @click.option(
     "--commercial-only", is_flag=True, help="Refuse a model whose licence is not known to allow that."
