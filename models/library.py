@@ -74,9 +74,10 @@ def locate_model(model: str | os.PathLike[str]) -> Path:
             )
         return folder
     path = Path(text)
-    if path.exists() or path.name != text or path.suffix.lower() in PICKLES:
+    if path.name != text or path.suffix.lower() in PICKLES or (path / DOCUMENT).is_file():
         return path
-    return known_model(text).folder
+    # A folder that is no package, such as one's results, does not hide a model of its name.
+    return path if path.exists() and text not in known_models() else known_model(text).folder
 
 
 def known_model(name: str) -> Known:

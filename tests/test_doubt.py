@@ -246,6 +246,7 @@ def test_the_card_draws_the_reliability(trained: TrainingReport, tmp_path: Path,
     assert (plots / "reliability.svg").read_text().startswith("<svg")
     without = shutil.copytree(model, tmp_path / "without")
     document = json.loads((without / "model.json").read_text()) | {"reliability": None, "metrics": None}
+    document["training"] |= {"curve": []}
     (without / "model.json").write_text(json.dumps(document))
     assert command(["models", "card", str(without), "--plots", str(plots)]) == 2
     assert "was not measured: there is nothing to draw" in capsys.readouterr().err

@@ -203,7 +203,9 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> FinderReport:
     """On drawn pictures, whose truth is known."""
     pytest.importorskip("torch")
     folder = tmp_path_factory.mktemp("finder")
-    chosen = FinderSettings(mpp=0.5, name="discs", architecture=SMALL, steps=150, side=64, learning_rate=6e-3)
+    chosen = FinderSettings(
+        mpp=0.5, name="discs", architecture=SMALL, steps=150, batch=4, side=64, learning_rate=6e-3
+    )
     return train_finder(write_pictures(folder / "data", 12), folder / "model", chosen)
 
 
@@ -219,7 +221,7 @@ def test_boxes_and_classes_are_learnt(tmp_path: Path) -> None:
     pytest.importorskip("torch")
     architecture = SMALL.model_copy(update={"rays": 4})
     chosen = FinderSettings(
-        mpp=0.5, architecture=architecture, steps=150, side=64, scales=(1, 1), learning_rate=6e-3
+        mpp=0.5, architecture=architecture, steps=150, batch=4, side=64, scales=(1, 1), learning_rate=6e-3
     )
     report = train_finder(write_pictures(tmp_path / "data", 12, boxes=True), tmp_path / "model", chosen)
     figures = [found.f1 or 0 for found in report.metrics.classes]

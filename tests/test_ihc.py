@@ -22,7 +22,8 @@ import coverslip
 from coverslip.errors import RequestError
 from coverslip.tiling.plan import TilePlan, plan_tiles, tile_positions
 from coverslip.tiling.tissue import TissueMask, find_tissue
-from coverslip.workflows.ihc import Ihc, IhcSettings, _owned
+from coverslip.workflows.ihc import Ihc, IhcSettings
+from coverslip.workflows.ownership import owned
 from coverslip.workflows.result import SlideResult
 from coverslip.wsi import Box, Mpp, Size, Slide, open_slide
 
@@ -134,7 +135,7 @@ def test_every_place_of_the_scan_belongs_to_exactly_one_tile(
     px = np.concatenate([rng.uniform(scanned.x, scanned.right, 200), rng.choice(across, 20), [scanned.x]])
     py = np.concatenate([rng.uniform(scanned.y, scanned.bottom, 200), rng.choice(down, 20), [scanned.y]])
     px, py = np.minimum(px, scanned.right - 1e-3), np.minimum(py, scanned.bottom - 1e-3)
-    owners = sum(_owned(px, py, plan, row, scanned).astype(int) for row in range(len(plan)))
+    owners = sum(owned(px, py, plan, row, scanned).astype(int) for row in range(len(plan)))
     # The last row and column may end half a pixel early, since a plan covers the scan up to rounding.
     inner = (px < scanned.right - 1) & (py < scanned.bottom - 1)
     assert (np.asarray(owners)[inner] == 1).all()

@@ -164,6 +164,16 @@ def test_an_unknown_name_lists_those_there_are(package):
         find_model("nothing")
 
 
+def test_a_folder_that_is_no_package_does_not_hide_a_known_model(package, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    add_model(str(package))
+    (tmp_path / "demo").mkdir()
+    assert find_model("demo").document.name == "demo"
+    (tmp_path / "unknown").mkdir()
+    with pytest.raises(ModelUnavailableError, match="lacks model"):
+        find_model("unknown")
+
+
 def test_a_folder_is_found_without_being_added(package, monkeypatch):
     assert find_model(package).folder == package
     monkeypatch.chdir(package.parent)
@@ -183,7 +193,8 @@ def test_an_altered_model_is_named_by_verify_and_the_others_are_listed(package, 
     assert "bad" not in listed.stdout
     assert "bad" in listed.stderr
     assert "was altered" in listed.stderr
-    assert verified.stdout.startswith("demo: sound")
+    assert "\ndemo: sound" in verified.stdout
+    assert "bad: sound" not in verified.stdout
     assert command("verify", "demo").returncode == 0
 
 
