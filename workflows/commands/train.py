@@ -25,6 +25,12 @@ name_option = click.option("--name", help="Name of the model; by default that of
 licence_option = click.option(
     "--licence", default="not stated", show_default=True, help="Licence of the model."
 )
+group_option = click.option(
+    "--group-column",
+    default="group",
+    show_default=True,
+    help="Column of what stays in one part whole: the patient, or the slide.",
+)
 seed_option = click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
 
 
@@ -52,12 +58,7 @@ def command() -> None:
 @name_option
 @click.option("--stain", help="Stain of the tiles, such as H&E.")
 @licence_option
-@click.option(
-    "--group-column",
-    default="group",
-    show_default=True,
-    help="Column whose tiles stay in one part: patient, slide.",
-)
+@group_option
 @click.option("--architecture", default="resnet10t", show_default=True, help="Network, by timm's name.")
 @click.option("--epochs", type=click.IntRange(min=1), default=20, show_default=True)
 @click.option(
@@ -144,12 +145,7 @@ def tiles(
 @name_option
 @click.option("--stain", help="Stain of the tiles, such as H&E.")
 @click.option("--licence", help="Licence of the model; by default the encoder's, whose weights it holds.")
-@click.option(
-    "--group-column",
-    default="group",
-    show_default=True,
-    help="Column whose tiles stay in one part: patient, slide.",
-)
+@group_option
 @seed_option
 def probe(
     labels: Path,
@@ -220,12 +216,7 @@ def probe(
 @name_option
 @click.option("--stain", help="Stain of the pictures, such as H&E.")
 @licence_option
-@click.option(
-    "--group-column",
-    default="group",
-    show_default=True,
-    help="Column whose pictures stay in one part: patient, slide.",
-)
+@group_option
 @click.option("--steps", type=click.IntRange(min=10), default=3000, show_default=True)
 @click.option("--side", type=click.IntRange(min=64), default=192, show_default=True, help="Of views, px.")
 @seed_option
@@ -287,12 +278,7 @@ def cells(
 )
 @name_option
 @licence_option
-@click.option(
-    "--group-column",
-    default="group",
-    show_default=True,
-    help="Column whose slides stay in one part: the patient.",
-)
+@group_option
 @click.option(
     "--folds",
     type=click.IntRange(min=0),
