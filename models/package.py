@@ -28,6 +28,8 @@ CONVERT = (
     'safetensors.torch.save_file(torch.load("FILE", weights_only=True), "weights.safetensors") '
     "and put model.json beside it"
 )
+# What a document says its model is for, and the workflow that uses it so.
+TASKS = {"tile-classification": "tiles", "object-detection": "cells", "slide-classification": "slide"}
 Document = TypeVar("Document", bound=Packed)
 
 
@@ -187,6 +189,13 @@ def _parse(path: Path, content: bytes, kind: type[Document]) -> Document:
         (found.get("schema_name"), found.get("schema_version")) if isinstance(found, dict) else (None, None)
     )
     wanted = kind.model_fields["schema_name"].default, kind.model_fields["schema_version"].default
+    task, asked = (found.get("task") if isinstance(found, dict) else None), kind.model_fields["task"].default
+    if schema[0] != wanted[0] and task in TASKS and task != asked:
+        raise ModelUnavailableError(
+            str(path.parent),
+            f"is a model for {task}, and one for {asked} is asked for",
+            f"name another, or use it with coverslip run --workflow {TASKS[task]}",
+        )
     if schema != wanted:
         raise ModelUnavailableError(
             str(path),

@@ -53,14 +53,15 @@ class MarkedPictures:
         return self.pictures[0].labels is None
 
 
-def read_pictures(labels_csv: str | Path, group_column: str = "group", scale: float = 1.0) -> MarkedPictures:
+def read_pictures(
+    labels_csv: str | Path, group_column: str = "group", scale: float = 1.0, called: str = OBJECT
+) -> MarkedPictures:
     """Read and check all pictures named in a csv file with the columns file, label and, if known, group.
 
     `label` names, relative to the csv's folder as `file` does, what marks the picture's objects: a label
-    image
-    (PNG or TIFF, 8 or 16 bits, 0 outside and a number for each object) or boxes in Pascal VOC's XML, whose
-    names are the classes. One kind for all. Pictures are made `scale` times as large. Raises RequestError
-    that lists every problem with its line.
+    image (PNG or TIFF, 8 or 16 bits, 0 outside and a number for each object, all of the class `called`) or
+    boxes in Pascal VOC's XML, whose names are the classes. One kind for all. Pictures are made `scale` times
+    as large. Raises RequestError that lists every problem with its line.
     """
     path = Path(labels_csv)
     rows, sha256 = read_rows(path, group_column, "picture")
@@ -70,12 +71,12 @@ def read_pictures(labels_csv: str | Path, group_column: str = "group", scale: fl
     for row in rows:
         try:
             rgb = _read(row, path.parent)
-            marks = (_voc if boxed[0] else _label_image)(path.parent / row.label, rgb.shape[:2])
+            marks = _marks(path.parent / row.label, rgb.shape[:2], called)
             found.append((row, rgb, marks))
         except _Unfit as error:
             problems.append(f"line {row.number}: {error}")
     raise_problems(path, problems)
-    classes = tuple(sorted({name for _, _, marks in found for name in marks.names})) or (OBJECT,)
+    classes = tuple(sorted({name for _, _, marks in found for name in marks.names})) or (called,)
     pictures = tuple(_scaled(_picture(row, rgb, marks, classes), scale) for row, rgb, marks in found)
     if not any(len(picture) for picture in pictures):
         raise RequestError(str(path), "marks no object at all", "mark some")
@@ -113,7 +114,11 @@ def _open(path: Path, take: Callable[[Image.Image], Image.Image]) -> NDArray:
         raise _Unfit(f"{path.name} is no image that can be read ({error})") from error
 
 
-def _label_image(path: Path, shape: tuple[int, int]) -> _Marks:
+def _marks(path: Path, shape: tuple[int, int], called: str) -> _Marks:
+    return _voc(path, shape) if path.suffix.lower() == ".xml" else _label_image(path, shape, called)
+
+
+def _label_image(path: Path, shape: tuple[int, int], called: str) -> _Marks:
     labels = _open(path, lambda image: image)
     if labels.shape != shape or labels.dtype.kind not in "iu":
         raise _Unfit(f"{path.name} is no label image of {shape[1]}×{shape[0]} px")
@@ -121,7 +126,7 @@ def _label_image(path: Path, shape: tuple[int, int]) -> _Marks:
     numbers = numbers.reshape(shape) + (0 if names[0] == 0 else 1)
     numbers = numbers.astype(np.int32)
     count = int(numbers.max())
-    return _Marks(numbers, _boxes_of(numbers, count), (OBJECT,) * count)
+    return _Marks(numbers, _boxes_of(numbers, count), (called,) * count)
 
 
 def _boxes_of(labels: NDArray[np.int32], count: int) -> NDArray[np.float32]:

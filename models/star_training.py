@@ -29,7 +29,7 @@ from coverslip.models.device import choose_device, trains_in_bfloat16
 from coverslip.models.document import ChangedFigure, Normalisation, Parts
 from coverslip.models.findings import versions
 from coverslip.models.package import write_files
-from coverslip.models.pictures import MarkedPictures, read_pictures
+from coverslip.models.pictures import OBJECT, MarkedPictures, read_pictures
 from coverslip.models.seed import seeded
 from coverslip.models.split import Split, split_groups
 from coverslip.models.stain_change import CHANGES, figures, restained
@@ -49,7 +49,8 @@ class FinderSettings:
     """What to train and how.
 
     `mpp`: µm per pixel at which the model looks, and `picture_mpp` those of the pictures, None for the same;
-    `tolerance`: how far a slide's may be off, as a share. `scales`: least and greatest by which pictures are
+    `tolerance`: how far a slide's may be off, as a share. `called`: what
+    label images mark. `scales`: least and greatest by which pictures are
     made larger or smaller to learn from.
     `stain_spread`: as
     of `vary_channels`. `side`: of the views learnt from, px. `steps`: of the optimiser, `batch` views each.
@@ -64,6 +65,7 @@ class FinderSettings:
     licence: str = "not stated"
     intended_use: str = "research on pictures stained and scanned like those it was trained on"
     group_column: str = "group"
+    called: str = OBJECT
     architecture: StarArchitecture | None = None
     scales: tuple[float, float] = (0.7, 1.4)
     stain_spread: float = STAIN_SPREAD
@@ -127,7 +129,7 @@ def train_finder(
     began = time.monotonic()
     if Path(out).exists():
         raise RequestError(str(out), "is already there", "name another folder; no model is overwritten")
-    marked = read_pictures(labels_csv, settings.group_column, settings.scale)
+    marked = read_pictures(labels_csv, settings.group_column, settings.scale, settings.called)
     one = np.zeros(len(marked.pictures), np.intp)
     split = split_groups(one, marked.groups, settings.shares, settings.seed, ("picture",))
     architecture = settings.architecture or StarArchitecture(rays=4 if marked.are_boxes else 32)

@@ -192,6 +192,7 @@ def test_pictures_are_resampled_with_their_marks(tmp_path: Path) -> None:
     assert picture.labels is not None
     assert picture.labels.shape == (64, 64)
     assert marked.classes == ("object",)
+    assert read_pictures(tmp_path / "labels" / "labels.csv", called="nucleus").classes == ("nucleus",)
     assert boxed.classes == ("large", "small")
     assert other.rgb.shape == (64, 64, 3)
     assert picture.boxes.max() <= 64
@@ -326,6 +327,7 @@ def test_cells_are_trained_run_and_read_back_from_the_command_line(tmp_path: Pat
     assert len(read_outlines(table)) == len(table) > 0
     done = coverslip("run", slide, "-o", tmp_path / "two", "--workflow", "tiles", "--model", model)
     assert done.returncode == 2
-    assert "schema" in done.stderr
+    assert "is a model for object-detection" in done.stderr
+    assert "--workflow cells" in done.stderr
     done = coverslip("run", slide, "-o", tmp_path / "cls", "--workflow", "cells")
     assert done.returncode == 0, done.stderr

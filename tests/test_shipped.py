@@ -104,7 +104,7 @@ def test_objects_it_never_saw_are_found_as_the_card_says(
     assert document.training is not None
     assert document.metrics is not None
     labels = recipes.write_labels(recipe.rows, shared / DATA[name], tmp_path)
-    marked = read_pictures(labels, scale=chosen.scale)
+    marked = read_pictures(labels, scale=chosen.scale, called=chosen.called)
     assert marked.sha256 == document.training.labels_sha256
     one = np.zeros(len(marked.pictures), np.intp)
     rows = split_groups(one, marked.groups, chosen.shares, chosen.seed, ("picture",)).test

@@ -127,6 +127,7 @@ RECIPES: Mapping[str, Recipe] = {
             stain="H&E",
             licence="CC0-1.0",
             intended_use=f"nuclei in sections stained with haematoxylin. {FOR_TRYING}",
+            called="nucleus",
             scales=(0.6, 1.6),
             architecture=StarArchitecture(sees="haematoxylin"),
             stain_spread=0.3,

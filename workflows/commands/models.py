@@ -197,7 +197,9 @@ def _takes(document: AnyDocument) -> str:
 
 def _workflow(document: AnyDocument) -> str:
     """The one that runs such models."""
-    return {"tile-classification": "tiles", "object-detection": "cells"}.get(document.task, "slide")
+    from coverslip.models.package import TASKS
+
+    return TASKS[document.task]
 
 
 def _entry(known: Known, document: AnyDocument) -> dict[str, object]:

@@ -217,6 +217,7 @@ def probe(
 @click.option("--stain", help="Stain of the pictures, such as H&E.")
 @licence_option
 @group_option
+@click.option("--called", default="object", show_default=True, help="What label images mark: nucleus.")
 @click.option("--steps", type=click.IntRange(min=10), default=3000, show_default=True)
 @click.option("--side", type=click.IntRange(min=64), default=192, show_default=True, help="Of views, px.")
 @seed_option
@@ -229,6 +230,7 @@ def cells(
     stain: str | None,
     licence: str,
     group_column: str,
+    called: str,
     steps: int,
     side: int,
     seed: int,
@@ -249,6 +251,7 @@ def cells(
         stain=stain,
         licence=licence,
         group_column=group_column,
+        called=called,
         steps=steps,
         side=side,
         seed=seed,
