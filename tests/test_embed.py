@@ -173,18 +173,17 @@ def test_a_killed_run_continues_to_the_same_bytes(folder: Path, tmp_path: Path) 
     write_tiff(slides / "a.tif", tissue(4096, 3072), 0.5, levels=2)
     write_tiff(slides / "b.tif", tissue(2048, 2048), 0.25)
     arguments = ("embed", slides, "--encoder", "resnet10t", "--weights", folder / "weights.safetensors")
-    before = time.monotonic()
     undisturbed = coverslip(*arguments, *TILES, "--workers", 2, "-o", tmp_path / "undisturbed")
     assert undisturbed.returncode == 0, undisturbed.stderr
-    seconds, chance = time.monotonic() - before, random.Random(SEED)
-    out, unfinished = tmp_path / "out", 0
-    for _ in range(3):
+    out, chance = tmp_path / "out", random.Random(SEED)
+    for kill in range(2):
         process = start(*arguments, *TILES, "--workers", 2, "-o", out)
-        time.sleep(chance.uniform(0.5, 0.95) * seconds)
+        while process.poll() is None and len(list(out.rglob("shard-*.parquet"))) <= kill:
+            time.sleep(0.01)
+        time.sleep(chance.uniform(0, 0.3))
+        assert process.poll() is None, "it ended before it could be killed: that shows nothing"
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-        unfinished += any(out.rglob("shard-*.parquet"))
-    assert unfinished, "no kill came while the tiles were looked at: it shows nothing"
     finished = coverslip(*arguments, *TILES, "--workers", 2, "-o", out)
     assert finished.returncode == 0, finished.stderr
     assert contents(out) == contents(tmp_path / "undisturbed")
