@@ -204,7 +204,9 @@ def test_a_tile_model_is_no_slide_model_and_an_altered_one_is_refused(labels, tm
     train_slides(labels, tmp_path / "model", SlideTrainingSettings(epochs=1))
     from coverslip.models.package import load_package
 
-    with pytest.raises(ModelUnavailableError, match="for slide-classification.*coverslip run --workflow slide"):
+    with pytest.raises(
+        ModelUnavailableError, match=r"for slide-classification.*coverslip run --workflow slide"
+    ):
         load_package(tmp_path / "model")
     document = json.loads((tmp_path / "model/model.json").read_text())
     document["aggregator"] = "clam-sb"
@@ -241,5 +243,7 @@ def test_a_slide_model_is_known_by_name_and_has_a_card(labels, tmp_path, monkeyp
     assert "36 slides of 18 groups" in card
     assert "| class | slides | called right |" in card
     assert card.endswith(f"**{RUO}**")
-    with pytest.raises(ModelUnavailableError, match="for slide-classification.*coverslip run --workflow slide"):
+    with pytest.raises(
+        ModelUnavailableError, match=r"for slide-classification.*coverslip run --workflow slide"
+    ):
         find_model("ours")

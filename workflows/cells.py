@@ -22,8 +22,9 @@ from coverslip.workflows.cell_table import OUTLINE, pack_outlines
 from coverslip.workflows.finders import CLASSICAL, open_finder, settle_finder
 from coverslip.workflows.ownership import owned
 from coverslip.workflows.palette import class_colours
+from coverslip.workflows.registry import Asked, WorkflowKind
 from coverslip.workflows.result import Abstention, Measurement, ModelIdentity
-from coverslip.workflows.workflow import Canvas, Conclusion, Grid, Scored, Vectors
+from coverslip.workflows.workflow import Canvas, Conclusion, Grid, Scored, StainKind, Vectors
 from coverslip.wsi import Slide
 
 # What is done at another scale than a foreign model's own: scanners' 20× is 0.46 to 0.55 µm/px.
@@ -69,6 +70,7 @@ class CellFinding:
 
     name = "cells"
     vectors: Vectors | None = field(default=None, init=False)
+    expects: tuple[StainKind, ...] = field(default=(), init=False)
 
     @property
     def grid(self) -> Grid:
@@ -270,3 +272,16 @@ def _foreign_finding(
 
 def _stains(name: str | None) -> StainVectors | None:
     return STAINS.get((name or "").casefold())
+
+
+def _build(settings: CellSettings, asked: Asked) -> CellFinding:
+    return cell_finding(asked.model or CLASSICAL, settings, commercial_only=asked.commercial_only)
+
+
+KIND = WorkflowKind(
+    "cells",
+    "Nuclei or cells one by one, counted and measured by class.",
+    CellSettings,
+    _build,
+    frozenset({"model", "commercial_only"}),
+)

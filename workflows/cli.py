@@ -27,6 +27,7 @@ COMMANDS = {
     "train": "Train a model on labelled tiles.",
     "models": "Models by name: list, add, verify, read about.",
     "run": "Run a workflow over slides.",
+    "workflows": "Workflows by name and their settings.",
     "embed": "Features of every tile, by an encoder.",
     "explain": "Which pixels of one tile speak for a class.",
     "view": "Look at a slide or a result in napari.",

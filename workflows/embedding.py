@@ -25,7 +25,7 @@ from coverslip.tiling.tissue import TissueMask
 from coverslip.workflows.outputs import FEATURES_H5
 from coverslip.workflows.result import Abstention, Measurement, ModelIdentity
 from coverslip.workflows.tile_classes import threads_per_task
-from coverslip.workflows.workflow import Canvas, Conclusion, Grid, Scored, Vectors
+from coverslip.workflows.workflow import Canvas, Conclusion, Grid, Scored, StainKind, Vectors
 from coverslip.wsi import Slide
 
 # Tiles read at once: what a core works on for a second or two, and what keeps a GPU busy.
@@ -64,6 +64,7 @@ class Embedding:
     choices: EmbedSettings
 
     name = "embed"
+    expects: tuple[StainKind, ...] = ()
     canvas: Canvas | None = None
 
     def settings(self) -> dict[str, Any]:

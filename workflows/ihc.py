@@ -25,9 +25,10 @@ from coverslip.tiling.supply import SupplySettings, TileBatch, supply
 from coverslip.tiling.tissue import TissueMask, overview_mpp
 from coverslip.workflows.ownership import owned
 from coverslip.workflows.palette import INTENSITY
+from coverslip.workflows.registry import Asked, WorkflowKind
 from coverslip.workflows.result import Abstention, Interval, Measurement, ModelIdentity
 from coverslip.workflows.scores import IhcScore, IhcScoreSettings, score_ihc
-from coverslip.workflows.workflow import Canvas, Conclusion, Grid, Scored, Vectors
+from coverslip.workflows.workflow import Canvas, Conclusion, Grid, Scored, StainKind, Vectors
 from coverslip.wsi import Slide
 from coverslip.wsi.pixels import Rgb
 
@@ -81,6 +82,7 @@ class Ihc:
 
     choices: IhcSettings = field(default_factory=IhcSettings)
     name = "ihc"
+    expects: tuple[StainKind, ...] = ("IHC",)
     model: ModelIdentity | None = None
     vectors: Vectors | None = None
 
@@ -244,3 +246,10 @@ def colours_of(slide: Slide, tissue: TissueMask) -> tuple[Rgb, float | None]:
     pixels = slide.overview(overview_mpp(slide.size, slide.mpp, tissue.settings)).pixels
     glass = estimate_background(pixels.rgb, pixels.valid) or slide.background
     return glass, residual_share(pixels.rgb, tissue.mask, VECTORS.on(glass))
+
+
+def _build(settings: IhcSettings, asked: Asked) -> Ihc:
+    return Ihc(settings)
+
+
+KIND = WorkflowKind("ihc", "Nuclei and cells by how strongly an antibody stains them.", IhcSettings, _build)

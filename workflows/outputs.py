@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from coverslip.errors import StoreIncompleteError, StoreVersionError
 from coverslip.workflows.files import output_digest
-from coverslip.workflows.result import SCHEMA, SCHEMA_VERSION, SlideResult
+from coverslip.workflows.result import READ_VERSIONS, SCHEMA, SlideResult
 
 RESULT = "result.json"
 STORE = "slide.ome.zarr"
@@ -39,11 +39,11 @@ def read_result(folder: str | os.PathLike[str]) -> SlideResult:
         raise StoreIncompleteError(str(home), f"has no {RESULT}", again) from error
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise StoreIncompleteError(str(path), f"cannot be read ({error})", again) from error
-    known = (SCHEMA, SCHEMA_VERSION)
+    known = [(SCHEMA, version) for version in READ_VERSIONS]
     written = (
         (document.get("schema_name"), document.get("schema_version")) if isinstance(document, dict) else None
     )
-    if written != known:
+    if written not in known:
         raise StoreVersionError(
             str(path), f"has schema {written}, this version reads {known}", "run again with --overwrite"
         )

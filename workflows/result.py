@@ -1,7 +1,8 @@
 """The result of one slide: one document, of which every report and export is a view.
 
-JSON with a schema of its own name and version (`coverslip.slide-result`, 1). The JSON schema is
-`docs/schema/slide-result-1.json`, written by `python -m coverslip.workflows.result`. Positions are level-0
+JSON with a schema of its own name and version (`coverslip.slide-result`, 2; files of version 1, which had
+no call and no guidelines, are read). The JSON schema is `docs/schema/slide-result-2.json`, written by
+`python -m coverslip.workflows.result`. Positions are level-0
 pixels, (x, y).
 """
 
@@ -15,8 +16,11 @@ from pydantic import BaseModel, ConfigDict, Field
 from coverslip.ruo import RUO
 
 SCHEMA = "coverslip.slide-result"
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+READ_VERSIONS = (1, SCHEMA_VERSION)
 Share = Annotated[float, Field(ge=0, le=1)]
+# In the order of a worklist: what may be malignant, what nobody could evaluate, what wants a look, the rest.
+Urgency = Literal["urgent", "unevaluable", "attention", "routine"]
 
 
 class Value(BaseModel):
@@ -74,12 +78,42 @@ class Abstention(Value):
     why: str
 
 
+class GuidelineUse(Value):
+    """A published rule that was applied: its name and version, where it is from, and the cut-offs used.
+
+    `unverified`: names of cut-offs that no source confirmed.
+    """
+
+    name: str
+    version: str
+    source: str
+    cut_offs: dict[str, Any]
+    unverified: tuple[str, ...] = ()
+
+
+class Call(Value):
+    """What the slide is called.
+
+    `category`: in the words of the rule or model; None where none is given, and `text` says why.
+    `confidence`: how sure, None where that is not calibrated. `triage`: 0 to 1, how soon somebody should
+    look; not a probability, and not the category. `urgency`: its place in the worklist.
+    """
+
+    category: str | None
+    text: str
+    confidence: Share | None = None
+    triage: Share | None = None
+    urgency: Urgency = "routine"
+    code: str | None = None
+
+
 class Quality(Value):
     """What the pixels allow.
 
     `damaged_slide_fraction`: damaged share of the scanned part of level 0; `damaged_tiles_fraction`: of the
     tiles that were looked at; `damaged_fraction`: the larger of both. `missing_fraction`: share of the
-    stored tiles whose bytes the file's index says are absent.
+    stored tiles whose bytes the file's index says are absent. `artefacts`: shares of the tissue by kind, such
+    as out of focus or folded; `evaluable_area_mm2`: tissue without them.
     """
 
     tissue_fraction: Share
@@ -90,6 +124,8 @@ class Quality(Value):
     damaged_tiles_fraction: Share
     missing_fraction: Share | None
     pen_fraction: Share
+    artefacts: dict[str, Share] = {}
+    evaluable_area_mm2: float | None = None
 
 
 class MppValue(Value):
@@ -156,14 +192,16 @@ class SlideResult(Value):
     """All that is known of one slide after a workflow. `outputs`: sha256 of each file or folder beside it."""
 
     schema_name: Literal["coverslip.slide-result"] = SCHEMA
-    schema_version: Literal[1] = SCHEMA_VERSION
+    schema_version: Literal[1, 2] = SCHEMA_VERSION
     notice: str = RUO
     slide: SlideIdentity
     workflow: str
     status: Literal["done", "no tissue"]
     summary: str
+    call: Call | None = None
     findings: tuple[Finding, ...] = ()
     measurements: tuple[Measurement, ...] = ()
+    guidelines: tuple[GuidelineUse, ...] = ()
     quality: Quality
     abstentions: tuple[Abstention, ...] = ()
     provenance: Provenance

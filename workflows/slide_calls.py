@@ -29,9 +29,10 @@ from coverslip.tiling.plan import TilePlan
 from coverslip.tiling.tissue import TissueMask
 from coverslip.workflows.attention import attention_map, effective_tiles, ranks, top_tiles
 from coverslip.workflows.embedding import Embedding, EmbedSettings, embedding
+from coverslip.workflows.registry import Asked, WorkflowKind
 from coverslip.workflows.result import Abstention, Finding, Measurement, ModelIdentity
 from coverslip.workflows.shift import Shift, feature_shift
-from coverslip.workflows.workflow import VECTOR, Canvas, Conclusion, Grid, Scored, Vectors
+from coverslip.workflows.workflow import VECTOR, Canvas, Conclusion, Grid, Scored, StainKind, Vectors
 from coverslip.wsi import Slide
 
 CALL = "slide-level call"
@@ -81,6 +82,10 @@ class SlideCalls:
     @property
     def grid(self) -> Grid:
         return self.embedding.grid
+
+    @property
+    def expects(self) -> tuple[StainKind, ...]:
+        return ()
 
     @property
     def vectors(self) -> Vectors:
@@ -392,3 +397,27 @@ def _check_features(document: SlideModelDocument, made: Embedding) -> None:
             f"{given[:12]}…)",
             f"name with --weights those whose sha256 is {wanted[:12]}…",
         )
+
+
+def _build(settings: SlideCallSettings, asked: Asked) -> SlideCalls:
+    if asked.model is None:
+        raise RequestError(
+            "--workflow slide", "needs a model", "name one with --model: coverslip train mil makes one"
+        )
+    return slide_calls(
+        asked.model,
+        settings,
+        encoder=asked.encoder,
+        weights=asked.weights,
+        random=asked.random_weights,
+        commercial_only=asked.commercial_only,
+    )
+
+
+KIND = WorkflowKind(
+    "slide",
+    "A slide-level model's call from the features of all tiles, with its attention.",
+    SlideCallSettings,
+    _build,
+    frozenset({"model", "encoder", "weights", "random_weights", "commercial_only"}),
+)

@@ -26,10 +26,11 @@ from coverslip.tiling.supply import SupplySettings, supply
 from coverslip.tiling.tissue import TissueMask
 from coverslip.workflows.canvas import cells_of
 from coverslip.workflows.palette import class_colours
+from coverslip.workflows.registry import Asked, WorkflowKind
 from coverslip.workflows.result import Abstention, Finding, Measurement, ModelIdentity, TileReference
 from coverslip.workflows.sets import TileSets, tile_sets
 from coverslip.workflows.shift import Shift, colour_shift, feature_shift
-from coverslip.workflows.workflow import Canvas, ClassMap, Conclusion, Grid, Scored, Vectors
+from coverslip.workflows.workflow import Canvas, ClassMap, Conclusion, Grid, Scored, StainKind, Vectors
 from coverslip.wsi import Slide
 
 # The class map is uint8, and 0 is "not looked at".
@@ -82,6 +83,7 @@ class TileClasses:
     sets: PredictionSets | None = None
     colour: ColourStatistics | None = None
     vectors: Vectors | None = None
+    expects: tuple[StainKind, ...] = ()
 
     def settings(self) -> dict[str, Any]:
         return {
@@ -315,3 +317,22 @@ def tile_classes(
         colour=document.colour,
         choices=choices,
     )
+
+
+def _build(settings: TileClassSettings, asked: Asked) -> TileClasses:
+    if asked.model is None:
+        raise RequestError(
+            "--workflow tiles",
+            "needs a model",
+            "name one with --model: see coverslip models list, or make one with coverslip train tiles",
+        )
+    return tile_classes(asked.model, settings, commercial_only=asked.commercial_only)
+
+
+KIND = WorkflowKind(
+    "tiles",
+    "A model's class for each tile, class map, areas, a call for the slide.",
+    TileClassSettings,
+    _build,
+    frozenset({"model", "commercial_only"}),
+)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -18,11 +18,12 @@ from numpy.typing import NDArray
 from coverslip.tiling.geojson import Feature
 from coverslip.tiling.plan import TilePlan
 from coverslip.tiling.tissue import TissueMask
-from coverslip.workflows.result import Abstention, Finding, Measurement, ModelIdentity
+from coverslip.workflows.result import Abstention, Call, Finding, GuidelineUse, Measurement, ModelIdentity
 from coverslip.wsi import Slide
 
 Rgba = tuple[int, int, int, int]
 VECTOR = "vector"
+StainKind = Literal["H&E", "IHC", "Papanicolaou", "Romanowsky"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +110,8 @@ class Conclusion:
     class_map: ClassMap | None = None
     features: tuple[Feature, ...] = ()
     derived: Mapping[str, Any] = field(default_factory=dict)
+    call: Call | None = None
+    guidelines: tuple[GuidelineUse, ...] = ()
 
 
 class Workflow(Protocol):
@@ -128,6 +131,11 @@ class Workflow(Protocol):
 
     @property
     def model(self) -> ModelIdentity | None: ...
+
+    @property
+    def expects(self) -> tuple[StainKind, ...]:
+        """Kinds of stain it is made for; () for any."""
+        ...
 
     def settings(self) -> dict[str, Any]:
         """All that changes the result, as JSON values; goes into provenance and the request's digest."""

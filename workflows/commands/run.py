@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from coverslip.workflows.batch import BatchReport
+    from coverslip.workflows.registry import Asked
     from coverslip.workflows.run import RunPlan
     from coverslip.workflows.workflow import Workflow
 
@@ -37,24 +39,33 @@ if TYPE_CHECKING:
 @output_option
 @click.option(
     "--workflow",
-    type=click.Choice(["ihc", "tiles", "cells", "slide"]),
     required=True,
-    help="What to do with each slide.",
+    help="What to do with each slide: a name of coverslip workflows list, or a file that coverslip workflows "
+    "show wrote.",
 )
 @click.option(
     "--model",
-    help="For tiles, cells and slide: a package's folder, a name, or hf:OWNER/NAME@REVISION; for cells also "
+    help="For workflows that need one: a package's folder, a name, or hf:OWNER/NAME@REVISION; for cells also "
     "classical, the default, which needs none, or instanseg:, stardist: or cellpose: and a model of theirs.",
 )
 @click.option(
     "--commercial-only", is_flag=True, help="Refuse a model whose licence is not known to allow that."
 )
 @click.option(
+    "--set",
+    "settings_given",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="A setting of the workflow, such as score.enough_nuclei=200; may be given several times.",
+)
+@click.option("--marker", help="For --workflow ihc: what was stained, such as ki67, er, pr, her2 or pdl1.")
+@click.option("--tumour", help="For --workflow ihc: GeoJSON of the tumour, or a tile model that finds it.")
+@click.option("--preparation", help="For --workflow cytology: liquid-based or conventional.")
+@click.option("--guideline", help="The rule's id, or a YAML file of your own, for workflows that follow one.")
+@click.option(
     "--site",
     type=click.Choice(["nucleus", "cytoplasm"]),
-    default="nucleus",
-    show_default=True,
-    help="Where the marker stains, for --workflow ihc.",
+    help="Where the marker stains, for --workflow ihc; by default in the nucleus.",
 )
 @click.option("--encoder", help="For --workflow slide: by default the one that the package names.")
 @click.option(
@@ -93,7 +104,12 @@ def command(
     workflow: str,
     model: str | None,
     commercial_only: bool,
-    site: str,
+    settings_given: tuple[str, ...],
+    marker: str | None,
+    tumour: str | None,
+    preparation: str | None,
+    guideline: str | None,
+    site: str | None,
     encoder: str | None,
     weights: Path | None,
     random_weights: bool,
@@ -118,17 +134,24 @@ def command(
     from coverslip.tiling.pyramid import PyramidSettings
     from coverslip.workflows.job import RunSettings
     from coverslip.workflows.progress import watcher
+    from coverslip.workflows.registry import Asked
     from coverslip.workflows.run import execute, plan_run
 
     out = console()
     pyramid = PyramidSettings(portable=portable)
     settings = RunSettings(max_damage=max_damage, seed=seed, pyramid=pyramid)
-    if workflow == "slide":
-        tiles = {"mpp": tile_mpp, "size": tile_size, "exact": exact}
-        chosen = _slide_workflow(model, tiles, encoder, weights, random_weights, commercial_only)
-    else:
-        _refuse_encoder(workflow, encoder, weights, random_weights, tile_mpp, tile_size)
-        chosen = _workflow(workflow, model, site, exact=exact, commercial_only=commercial_only)
+    short = {
+        "--marker": marker,
+        "--tumour": tumour,
+        "--preparation": preparation,
+        "--guideline": guideline,
+        "--site": site,
+        "--tile-mpp": tile_mpp,
+        "--tile-size": tile_size,
+        "--exact": exact or None,
+    }
+    asked = Asked(model, encoder, weights, random_weights, commercial_only)
+    chosen = _workflow(workflow, {**short, **_parsed(settings_given)}, asked)
     plan = plan_run(paths, output, chosen, settings, slides_csv, slide_mpp)
     say_ignored(plan, out)
     if dry_run:
@@ -139,68 +162,53 @@ def command(
     return report.exit_code
 
 
-def _workflow(name: str, model: str | None, site: str, *, exact: bool, commercial_only: bool) -> Workflow:
+# Options that stand for a setting: option → the setting's name.
+SHORT = {
+    "--marker": "marker",
+    "--tumour": "tumour",
+    "--preparation": "preparation",
+    "--guideline": "guideline",
+    "--site": "site",
+    "--tile-mpp": "mpp",
+    "--tile-size": "size",
+    "--exact": "exact",
+}
+
+
+def _parsed(given: tuple[str, ...]) -> dict[str, Any]:
+    """NAME=VALUE by name, values read as YAML: numbers, lists in brackets, true and false."""
+    import yaml
+
     from coverslip.errors import RequestError
 
-    if name == "ihc":
-        from coverslip.workflows.ihc import Ihc, IhcSettings
-
-        if model is not None:
-            raise RequestError(
-                "--model", "is not used by the workflow ihc", "leave it out, or use --workflow tiles"
-            )
-        return Ihc(IhcSettings(site="cytoplasm" if site == "cytoplasm" else "nucleus", exact=exact))
-    if name == "cells":
-        from coverslip.workflows.cells import CellSettings, cell_finding
-        from coverslip.workflows.finders import CLASSICAL
-
-        return cell_finding(model or CLASSICAL, CellSettings(exact=exact), commercial_only=commercial_only)
-    from coverslip.workflows.tile_classes import TileClassSettings, tile_classes
-
-    if model is None:
-        raise RequestError(
-            "--workflow tiles",
-            "needs a model",
-            "name one with --model: see coverslip models list, or make one with coverslip train tiles",
-        )
-    return tile_classes(model, TileClassSettings(exact=exact), commercial_only=commercial_only)
+    found = {}
+    for text in given:
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise RequestError(f"--set {text}", "has no value", "write NAME=VALUE")
+        try:
+            found[name] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise RequestError(f"--set {text}", "has no readable value", "quote it") from error
+    return found
 
 
-def _slide_workflow(
-    model: str | None,
-    tiles: Mapping[str, Any],
-    encoder: str | None,
-    weights: Path | None,
-    random: bool,
-    commercial_only: bool,
-) -> Workflow:
+def _workflow(name: str, given: Mapping[str, Any], asked: Asked) -> Workflow:
+    """`given`: settings by dotted name, or by the option that stands for one; None for one not given."""
     from coverslip.errors import RequestError
-    from coverslip.workflows.slide_calls import SlideCallSettings, slide_calls
+    from coverslip.workflows.registry import build_workflow
+    from coverslip.workflows.workflow_file import read_workflow, with_setting
 
-    if model is None:
-        raise RequestError(
-            "--workflow slide", "needs a model", "name one with --model: coverslip train mil makes one"
-        )
-    return slide_calls(
-        model,
-        SlideCallSettings(**tiles),
-        encoder=encoder,
-        weights=weights,
-        random=random,
-        commercial_only=commercial_only,
-    )
-
-
-def _refuse_encoder(workflow: str, *given: object) -> None:
-    """What only slide-level models need."""
-    from coverslip.errors import RequestError
-
-    names = ("--encoder", "--weights", "--random-weights", "--tile-mpp", "--tile-size")
-    for name, value in zip(names, given, strict=True):
-        if value:
-            raise RequestError(
-                name, f"is not used by the workflow {workflow}", "leave it out, or use --workflow slide"
-            )
+    file = read_workflow(name)
+    settings, defaults = file.settings, file.kind.settings()
+    for key, value in given.items():
+        if value is None:
+            continue
+        setting = SHORT.get(key, key)
+        if key in SHORT and not hasattr(defaults, setting):
+            raise RequestError(key, f"is not used by the workflow {file.kind.name}", "leave it out")
+        settings = with_setting(settings, setting, value)
+    return build_workflow(file.kind, settings, replace(asked, model=asked.model or file.model))
 
 
 def say_ignored(plan: RunPlan, out: Console) -> None:
