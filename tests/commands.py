@@ -2,19 +2,37 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import subprocess
 import sys
+import tempfile
+from contextlib import ExitStack
+from functools import cache
+from pathlib import Path
+
+from forked import served
 
 COVERSLIP = [sys.executable, "-m", "coverslip"]
 # Warnings of libraries are theirs; a test that looks for tracebacks reads standard error.
 ENVIRONMENT = {**os.environ, "COLUMNS": "200", "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
 
 
+_SERVERS = ExitStack()
+atexit.register(_SERVERS.close)
+
+
+@cache
+def _client() -> str:
+    """One server for all commands of this process's tests."""
+    folder = Path(_SERVERS.enter_context(tempfile.TemporaryDirectory(prefix="coverslip-commands-")))
+    return str(_SERVERS.enter_context(served(folder)) / "coverslip")
+
+
 def coverslip(*arguments: object, timeout: float = 600) -> subprocess.CompletedProcess[str]:
     """Run to its end; standard output and error as text. Never with a traceback."""
     done = subprocess.run(
-        [*COVERSLIP, *map(str, arguments)],
+        [_client(), *map(str, arguments)],
         capture_output=True,
         text=True,
         timeout=timeout,

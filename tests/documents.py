@@ -60,10 +60,11 @@ def _commands(text: str) -> list[str]:
     return commands
 
 
-def run_document(path: Path) -> None:
+def run_document(path: Path, commands: Path | None = None) -> None:
     """Run all blocks of a document in order, in the current folder; Python blocks share their names.
 
-    Raises AssertionError naming the document and line of the block that failed.
+    `commands`: a folder whose `coverslip` is used; else the one that is installed. Raises AssertionError
+    naming the document and line of the block that failed.
     """
     module = ModuleType("document")
     for block in blocks(path.read_text()):
@@ -73,13 +74,14 @@ def run_document(path: Path) -> None:
         if block.language == "python":
             _run_python(block, where, module)
         else:
-            _run_shell(block, where)
+            _run_shell(block, where, commands or Path(sys.executable).parent)
 
 
-def _run_shell(block: Block, where: str) -> None:
+def _run_shell(block: Block, where: str, commands: Path) -> None:
     script = block.script
     assert script.strip(), f"{where}: no line begins with '$ ' or 'coverslip '"
-    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    path = os.pathsep.join([str(commands), str(Path(sys.executable).parent), os.environ["PATH"]])
+    environment = {**os.environ, "PATH": path}
     done = subprocess.run(
         ["bash", "-euo", "pipefail", "-c", script],
         env=environment,

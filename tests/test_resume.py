@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -19,27 +20,27 @@ SEED = int(os.environ.get("COVERSLIP_KILL_SEED", "20260101"))
 @pytest.fixture(scope="module")
 def slides(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("slides")
-    write_tiff(folder / "a.tif", tissue(4096, 3072), 0.5, levels=3)
+    write_tiff(folder / "a.tif", tissue(3072, 2560), 0.5, levels=3)
     write_tiff(folder / "b.tif", tissue(2048, 2048), 0.25, levels=2)
     return folder
 
 
 @pytest.fixture(scope="module")
-def undisturbed(slides: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, str], float]:
-    """What a run left alone writes, and how long it takes here."""
+def undisturbed(slides: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, float]:
+    """Where a run left alone has written, and how long it took here."""
     out = tmp_path_factory.mktemp("undisturbed") / "out"
     before = time.monotonic()
     done = coverslip("run", slides, "-o", out, "--workflow", "ihc", "--workers", 2)
     assert done.returncode == 0, done.stderr
-    return contents(out), time.monotonic() - before
+    return out, time.monotonic() - before
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("attempt", range(3))
+@pytest.mark.parametrize("attempt", range(2))
 def test_a_killed_run_continues_to_the_same_bytes(
     slides: Path, undisturbed, tmp_path: Path, attempt: int
 ) -> None:
-    expected, seconds = undisturbed
+    whole, seconds = undisturbed
     chance = random.Random(SEED + attempt)
     out = tmp_path / "out"
     for _ in range(3):
@@ -49,15 +50,16 @@ def test_a_killed_run_continues_to_the_same_bytes(
         process.wait()
     finished = coverslip("run", slides, "-o", out, "--workflow", "ihc", "--workers", 2)
     assert finished.returncode == 0, finished.stderr
-    assert contents(out) == expected
+    assert contents(out) == contents(whole)
 
 
 @pytest.mark.slow
 def test_a_file_cut_off_after_the_run_is_made_again(slides: Path, undisturbed, tmp_path: Path) -> None:
+    whole, _ = undisturbed
     out = tmp_path / "out"
-    assert coverslip("run", slides, "-o", out, "--workflow", "ihc", "--workers", 2).returncode == 0
+    shutil.copytree(whole, out)
     cells = out / "slides" / "a.tif" / "cells.parquet"
     cells.write_bytes(cells.read_bytes()[:1000])
     (out / "slides" / "b.tif" / "result.json").write_text('{"half": ')
     assert coverslip("run", slides, "-o", out, "--workflow", "ihc", "--workers", 2).returncode == 0
-    assert contents(out) == undisturbed[0]
+    assert contents(out) == contents(whole)

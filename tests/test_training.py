@@ -456,15 +456,3 @@ def test_a_feature_that_never_varies_does_not_break_the_distance():
     known = fit_distance(train, train)
     assert min(known.std) > 0
     assert 1 < known.limit < 3
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(900)
-def test_lung_tiles_are_told_apart(shared, tmp_path):
-    """LC25000: 100 photographs per class, none twice, so the test part is of other photographs."""
-    settings = TrainingSettings(mpp=0.5, size=96, group_column="source_image_cluster", stain="H&E")
-    report = train_tiles(
-        shared / "histology-tiles" / "lc25000-lung" / "labels.csv", tmp_path / "lung", settings
-    )
-    assert report.metrics.n == 45
-    assert report.metrics.balanced_accuracy >= 0.75
