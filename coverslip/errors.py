@@ -8,7 +8,8 @@
     │   ├── UnsupportedSlideError    convert it with another program first
     │   ├── DamagedSlideError        scan it again, or accept the damage by setting
     │   ├── SlideInformationError    give what the file does not say
-    │   └── NotBrightfieldError      choose a workflow made for such images
+    │   ├── NotBrightfieldError      choose a workflow made for such images
+    │   └── StainMismatchError       choose the workflow made for this stain, or accept it by setting
     ├── ModelError
     │   ├── ModelUnavailableError    install, download or name another model
     │   └── ModelMismatchError       choose a model made for this slide
@@ -72,6 +73,10 @@ class SlideInformationError(SlideError, ValueError):
 
 class NotBrightfieldError(SlideError, ValueError):
     """Fluorescence or several channels, where an RGB image of stained tissue on glass is needed."""
+
+
+class StainMismatchError(SlideError, ValueError):
+    """The slide's colours exclude every stain that the workflow is made for."""
 
 
 class ModelError(CoverslipError):

@@ -20,6 +20,7 @@ EXTRA_OF = {
     "pydicom": "dicom",
     "aiohttp": "remote",
     "requests": "remote",
+    "weasyprint": "pdf",
     "instanseg": "instanseg",
     "stardist": "stardist",
     "csbdeep": "stardist",

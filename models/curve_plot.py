@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from coverslip.models.document import CurvePoint, ModelDocument
-from coverslip.models.svg import GREY, INK, line, picture, text
+from coverslip.models.svg import GREY, INK, line, picture, polyline, text
 
 WIDTH, HEIGHT, LEFT, TOP = 480, 300, 60, 50
 PLOT_WIDTH, PLOT_HEIGHT = 380, 180
@@ -38,8 +38,7 @@ def _lines(title: str, notice: str, curve: Sequence[CurvePoint]) -> Iterator[str
 
 def _path(values: Sequence[float], colour: str) -> str:
     step = PLOT_WIDTH / max(len(values) - 1, 1)
-    places = (
-        f"{LEFT + number * step:.1f},{TOP + PLOT_HEIGHT * (1 - value):.1f}"
-        for number, value in enumerate(values)
+    return polyline(
+        ((LEFT + number * step, TOP + PLOT_HEIGHT * (1 - value)) for number, value in enumerate(values)),
+        colour,
     )
-    return f'<polyline points="{" ".join(places)}" fill="none" stroke="{colour}" stroke-width="2"/>'

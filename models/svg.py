@@ -28,5 +28,11 @@ def line(x1: float, y1: float, x2: float, y2: float, colour: str) -> str:
     )
 
 
+def polyline(points: Iterable[tuple[float, float]], colour: str) -> str:
+    """A line through points (x, y)."""
+    places = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
+    return f'<polyline points="{places}" fill="none" stroke="{colour}" stroke-width="2"/>'
+
+
 def text(x: float, y: float, said: str, anchor: str = "start", colour: str = INK) -> str:
     return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" fill="{colour}">{escape(said)}</text>'

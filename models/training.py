@@ -58,6 +58,7 @@ if TYPE_CHECKING:
 # α of the Beta distribution that shares are drawn from: mostly a little of one in the other.
 MIXING = 0.2
 PLAIN = NetworkArguments()
+LEAST_STEPS = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -280,6 +281,8 @@ class _Step:
             network.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
         )
         steps = settings.epochs * len(list(_shuffled(train, settings.batch, settings.seed, 0)))
+        # The schedule cannot rise in a quarter of fewer steps; of such a training only the rise is used.
+        steps = max(steps, LEAST_STEPS)
         self._schedule = torch.optim.lr_scheduler.OneCycleLR(
             self._optimiser, max_lr=settings.learning_rate, total_steps=steps, pct_start=0.25
         )

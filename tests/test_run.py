@@ -186,7 +186,15 @@ def test_all_shared_slides_good_ones_done_bad_ones_listed(shared: Path, tmp_path
     """The real folders: what fails, fails for the reason in the table of files."""
     out = tmp_path / "out"
     result = coverslip(
-        "run", shared / "wsi", shared / "malformed", "-o", out, "--workflow", "ihc", timeout=850
+        "run",
+        shared / "wsi",
+        shared / "malformed",
+        "-o",
+        out,
+        "--workflow",
+        "ihc",
+        "--accept-stain",
+        timeout=850,
     )
     assert result.returncode == 3, result.stderr
     failures = json.loads((out / "failures.json").read_text())["failures"]

@@ -167,6 +167,16 @@ def test_the_same_seed_gives_the_same_weights_and_another_seed_others(trained, l
     assert other.package.document.weights_sha256 != report.package.document.weights_sha256
 
 
+@pytest.mark.parametrize("batch", [84, 42, 21])
+def test_a_training_of_a_few_steps_ends_well(labels, tmp_path, batch: int):
+    """Of 4 steps a quarter is one, which leaves the schedule nothing to rise over."""
+    settings = TrainingSettings(
+        mpp=0.5, size=32, architecture="test_byobnet", pretrained=False, epochs=1, batch=batch
+    )
+    (epoch,) = train_tiles(labels, tmp_path / "few", settings).history
+    assert np.isfinite(epoch.loss)
+
+
 class Stop(Exception):
     """Raised on the way."""
 

@@ -95,6 +95,11 @@ H_DAB = stain_vectors(("haematoxylin", "DAB"), HAEMATOXYLIN, DAB, source="defaul
 # Haematoxylin of Ruifrok and Johnston with QuPath's eosin, which is not theirs (0.07, 0.99, 0.11).
 H_E = stain_vectors(("haematoxylin", "eosin"), HAEMATOXYLIN, EOSIN_QUPATH, source="default")
 
+# Of Landini's plugin Colour Deconvolution for ImageJ, "H AEC", which scikit-image (rgb_from_hax) has too.
+H_AEC = stain_vectors(
+    ("haematoxylin", "AEC"), (0.650, 0.704, 0.286), (0.2743, 0.6796, 0.6803), source="default"
+)
+
 
 def separate(rgb: NDArray[np.uint8], vectors: StainVectors) -> NDArray[np.float32]:
     """Amounts of stain 1, stain 2 and residual: uint8 (h, w, 3) to float32 (h, w, 3).

@@ -15,6 +15,7 @@ from coverslip.tiling.glass import Density, Glass, bands, estimate_glass
 from coverslip.tiling.pen import PenSettings, find_pen
 from coverslip.tiling.regions import Mask, close, drop_small, fill_small
 from coverslip.wsi.geometry import Box, Mpp, Size
+from coverslip.wsi.overview import Overview
 from coverslip.wsi.slide import Slide
 
 NOT_BRIGHTFIELD = (
@@ -226,8 +227,17 @@ def find_tissue(slide: Slide, settings: TissueSettings | None = None) -> TissueM
     µm/px is not known. Blank glass is no error: the mask is empty.
     """
     settings = settings or TissueSettings()
+    return tissue_in(slide, overview_of(slide, settings), settings)
+
+
+def overview_of(slide: Slide, settings: TissueSettings) -> Overview:
+    """The picture of a slide that tissue is found in. Raises as `find_tissue` does."""
     require_brightfield(slide)
-    overview = slide.overview(overview_mpp(slide.size, slide.mpp, settings))
+    return slide.overview(overview_mpp(slide.size, slide.mpp, settings))
+
+
+def tissue_in(slide: Slide, overview: Overview, settings: TissueSettings) -> TissueMask:
+    """Tissue mask of a slide from the picture that `overview_of` gave. Raises NotBrightfieldError."""
     pixels, x, y = overview.pixels, overview.scale_x, overview.scale_y
     valid = pixels.valid & covers(slide.bounds, pixels.valid.shape, x, y)
     if not is_brightfield(pixels.rgb, valid):

@@ -12,8 +12,10 @@ from numpy.typing import NDArray
 
 from coverslip.tiling.labels import LabelSettings, create_label, finish_label, write_label, write_label_region
 from coverslip.tiling.plan import TilePlan
+from coverslip.tiling.quality import QualityMap
 from coverslip.tiling.tissue import TissueMask
 from coverslip.workflows.palette import PEN, TISSUE
+from coverslip.workflows.quality import COLOURS as QUALITY
 from coverslip.workflows.workflow import Canvas, ClassMap
 
 
@@ -104,6 +106,12 @@ def write_tissue(store: Path, tissue: TissueMask) -> None:
         scale_um=(tissue.mpp.y, tissue.mpp.x),
         colours={1: ("tissue", TISSUE), 2: ("pen", PEN)},
     )
+
+
+def write_quality(store: Path, quality: QualityMap, tissue: TissueMask) -> None:
+    """Label `quality`, on the grid of `tissue`; see `coverslip.tiling.quality.ARTEFACTS` for its values."""
+    scale = tissue.mpp.y, tissue.mpp.x
+    write_label(store, "quality", quality.values, scale_um=scale, colours=QUALITY)
 
 
 def write_class_map(store: Path, classes: ClassMap, plan: TilePlan) -> None:

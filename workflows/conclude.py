@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import pyarrow as pa
 
-from coverslip.atomic import clear_temporaries, discard, replacing
+from coverslip.atomic import clear_temporaries, discard
 from coverslip.errors import StoreIncompleteError
 from coverslip.tiling.cascade import write_region
 from coverslip.tiling.coords import is_square
@@ -19,14 +19,23 @@ from coverslip.tiling.ome_zarr import finish_store
 from coverslip.tiling.plan import TilePlan
 from coverslip.tiling.route import choose_route
 from coverslip.tiling.tissue import TissueMask
-from coverslip.workflows.canvas import write_class_map, write_tissue
+from coverslip.workflows.canvas import write_class_map, write_quality, write_tissue
 from coverslip.workflows.clock import now
 from coverslip.workflows.files import Part, read_part, write_json, write_table
 from coverslip.workflows.job import Job
-from coverslip.workflows.layout import too_damaged
-from coverslip.workflows.outputs import FEATURES, FEATURES_H5, RESULT, STORE, digests, read_result
-from coverslip.workflows.pictures import galleries, overviews
-from coverslip.workflows.report import render_report
+from coverslip.workflows.layout import Layout, too_damaged
+from coverslip.workflows.outputs import (
+    ANNOTATIONS,
+    FEATURES,
+    FEATURES_H5,
+    REPORT,
+    RESULT,
+    STORE,
+    digests,
+    read_result,
+)
+from coverslip.workflows.quality import evaluated, good_area_mm2, seen, with_evaluable
+from coverslip.workflows.report import write_report
 from coverslip.workflows.result import (
     Abstention,
     MppValue,
@@ -46,8 +55,6 @@ PACKAGES = (
     *("numpy", "scipy", "opencv-python-headless", "pillow", "openslide-python", "openslide-bin", "tiffslide"),
     *("tifffile", "imagecodecs", "wsidicom", "zarr", "pyarrow", "dask", "torch", "timm"),
 )
-REPORT = "report.html"
-ANNOTATIONS = "annotations.geojson"
 
 
 def finish(job: Job, prepared: Prepared) -> SlideResult:
@@ -63,14 +70,15 @@ def finish(job: Job, prepared: Prepared) -> SlideResult:
     clear_temporaries(job.home)  # of a worker killed on the way, whose tasks another has done since
     parts = [_part(job.shard_path(n), prepared) for n in range(prepared.shares)]
     copies = [_part(job.copy_path(n), prepared) for n in range(prepared.copies)]
-    quality = _quality(job, slide, plan, tissue, parts, copies)
-    conclusion = _conclude(job, slide, plan, tissue, parts)
+    quality = _quality(job, slide, layout, parts, copies)
+    conclusion = _evaluated(job, layout, _conclude(job, slide, plan, tissue, parts))
     result = _result(job, prepared, slide, quality, conclusion)
     names = [*_write_tables(job, conclusion), REPORT, ANNOTATIONS, *_finish_vectors(job, slide, plan)]
     names += [STORE] if job.settings.pyramid else []
     write_geojson(job.home / ANNOTATIONS, [*tissue_features(tissue), *conclusion.features], prepared.request)
-    _finish_store(job, slide, tissue, plan, conclusion, copies)
-    _write_report(job, slide, tissue, plan, conclusion, result)
+    _finish_store(job, slide, layout, conclusion, copies)
+    corner = (float(plan.x.min()), float(plan.y.min())) if len(plan) else (0.0, 0.0)
+    write_report(job.home, result, slide, conclusion.class_map, corner)
     result = result.model_copy(update={"outputs": digests(job.home, names)})
     write_json(job.home / RESULT, result.model_dump(mode="json"))
     discard(job.parts)
@@ -89,9 +97,8 @@ def _damaged(copies: list[Part], level: int) -> int:
     return sum(copy.numbers.get(str(level), 0) for copy in copies)
 
 
-def _quality(
-    job: Job, slide: Slide, plan: TilePlan, tissue: TissueMask, parts: list[Part], copies: list[Part]
-) -> Quality:
+def _quality(job: Job, slide: Slide, layout: Layout, parts: list[Part], copies: list[Part]) -> Quality:
+    plan, tissue = layout.plan, layout.tissue
     looked = len(plan) * plan.size**2
     in_tiles = sum(part.numbers["damaged"] for part in parts) / looked if looked else 0.0
     in_slide = _damaged(copies, 0) / slide.bounds.size.area
@@ -108,7 +115,18 @@ def _quality(
         damaged_tiles_fraction=in_tiles,
         missing_fraction=slide.facts.missing_fraction,
         pen_fraction=tissue.pen_fraction,
+        artefacts=layout.quality.artefacts,
+        evaluable_area_mm2=good_area_mm2(layout.quality, tissue),
     )
+
+
+def _evaluated(job: Job, layout: Layout, conclusion: Conclusion) -> Conclusion:
+    """With what the slide's quality says of it, and how good the tissue of each tile is."""
+    plan, tissue, quality = layout.plan, layout.tissue, layout.quality
+    tables = {name: with_evaluable(table, plan, tissue, quality) for name, table in conclusion.tables.items()}
+    derived = {**conclusion.derived, "quality": seen(quality)}
+    conclusion = replace(conclusion, tables=tables, derived=derived)
+    return evaluated(conclusion, quality, tissue, job.settings.min_evaluable)
 
 
 def _conclude(job: Job, slide: Slide, plan: TilePlan, tissue: TissueMask, parts: list[Part]) -> Conclusion:
@@ -182,7 +200,11 @@ def _provenance(job: Job, prepared: Prepared, slide: Slide, conclusion: Conclusi
         coverslip=version("coverslip"),
         request=prepared.request,
         workflow=job.workflow.name,
-        settings={"run": asdict(job.settings), "workflow": job.workflow.settings()},
+        settings={
+            "run": asdict(job.settings),
+            "workflow": job.workflow.settings(),
+            "grid": asdict(job.workflow.grid),
+        },
         derived=dict(conclusion.derived),
         model=job.workflow.model,
         device=job.workflow.device(),
@@ -225,9 +247,7 @@ def _finish_vectors(job: Job, slide: Slide, plan: TilePlan) -> list[str]:
     return [FEATURES, FEATURES_H5]
 
 
-def _finish_store(
-    job: Job, slide: Slide, tissue: TissueMask, plan: TilePlan, conclusion: Conclusion, copies: list[Part]
-) -> None:
+def _finish_store(job: Job, slide: Slide, layout: Layout, conclusion: Conclusion, copies: list[Part]) -> None:
     """Make the levels that no stored level gives, add the labels, and move the store to its place.
 
     Killed between the move and `result.json`, the next run finds it there and leaves it.
@@ -240,23 +260,11 @@ def _finish_store(
             for box in pyramid.regions(number):
                 write_region(slide, pyramid, job.store, number, box)
     finish_store(job.store, [_damaged(copies, number) for number in range(len(pyramid.levels))])
-    write_tissue(job.store, tissue)
-    painter = painter_of(job, plan)
+    write_tissue(job.store, layout.tissue)
+    write_quality(job.store, layout.quality, layout.tissue)
+    painter = painter_of(job, layout.plan)
     if painter is not None:
         painter.finish()
     if conclusion.class_map is not None:
-        write_class_map(job.store, conclusion.class_map, plan)
+        write_class_map(job.store, conclusion.class_map, layout.plan)
     os.replace(job.store, job.home / STORE)
-
-
-def _write_report(
-    job: Job,
-    slide: Slide,
-    tissue: TissueMask,
-    plan: TilePlan,
-    conclusion: Conclusion,
-    result: SlideResult,
-) -> None:
-    page = render_report(result, overviews(slide, tissue, plan, conclusion), galleries(slide, conclusion))
-    with replacing(job.home / REPORT) as temporary:
-        temporary.write_text(page, encoding="utf-8")

@@ -16,10 +16,14 @@ from coverslip.models.foreign_name import is_foreign, parse_foreign
 from coverslip.models.library import locate_model
 from coverslip.models.nuclei import NucleiSettings, find_nuclei, margin_um, measure_nuclei
 from coverslip.models.objects import Finder, Objects, outlines_of
+from coverslip.models.smear_finder import smear_finder
 from coverslip.models.star_finder import StarFinder
+from coverslip.models.white_cells import WhiteCellFinder
 from coverslip.tiling.stain import H_E, StainVectors, separate
 
 CLASSICAL = "classical"
+# Of smears: white cells by purple nuclei, and "white-cells+NAME" with everything else by that finder.
+WHITE_CELLS = "white-cells"
 # Finds fewer that are no nuclei on H&E, where cytoplasm and fibres take haematoxylin too (see
 # NucleiSettings.contrast).
 ON_HE = NucleiSettings(dab_weight=0.0, threshold=0.2, contrast=0.1)
@@ -59,20 +63,28 @@ def settle_finder(name: str) -> str:
 
     Raises ModelUnavailableError, RequestError.
     """
-    if name == CLASSICAL:
+    if name in (CLASSICAL, WHITE_CELLS):
         return name
+    first, plus, other = name.partition("+")
+    if plus and first == WHITE_CELLS:
+        return f"{first}+{settle_finder(other)}"
     return str(parse_foreign(name)) if is_foreign(name) else os.path.abspath(locate_model(name))
 
 
 @lru_cache(maxsize=2)
 def open_finder(name: str, threads: int | None = 1) -> Finder:
-    """This process's finder of that name: "classical", what `coverslip.models.library.locate_model` takes, or
-    a model of another package as in `coverslip.models.foreign_name`, such as "stardist:2D_versatile_he".
+    """This process's finder of that name.
 
+    "classical"; for smears "white-cells", or "white-cells+" and the name of another; what
+    `coverslip.models.library.locate_model` takes; or a model of another package as in
+    `coverslip.models.foreign_name`, such as "stardist:2D_versatile_he".
     Raises ModelUnavailableError, RequestError, MissingExtraError.
     """
     if name == CLASSICAL:
         return ClassicalFinder()
+    first, plus, other = name.partition("+")
+    if first == WHITE_CELLS:
+        return smear_finder(open_finder(other, threads)) if plus else WhiteCellFinder()
     if is_foreign(name):
         return _open_foreign(name, threads)
     return StarFinder(locate_model(name), threads=threads)

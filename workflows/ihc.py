@@ -1,90 +1,83 @@
-"""Workflow `ihc`: stains apart, nuclei found, their DAB density scored. For nuclear markers."""
+"""Workflow `ihc`: stains apart, nuclei and cells found, their staining scored by the marker's rule."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
 from math import ceil
-from typing import Any, Literal, get_args
+from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from coverslip.errors import RequestError
-from coverslip.models.nuclei import (
-    WORKING_MPP,
-    Nuclei,
-    NucleiSettings,
-    find_nuclei,
-    margin_um,
-    measure_nuclei,
-)
+from coverslip.models.compartments import reach_um
+from coverslip.models.licence import refuse_other_than_commercial
+from coverslip.models.nuclei import margin_um
 from coverslip.tiling.plan import TilePlan
-from coverslip.tiling.stain import H_DAB, estimate_background, residual_share, separate
+from coverslip.tiling.stain import StainVectors
 from coverslip.tiling.supply import SupplySettings, TileBatch, supply
-from coverslip.tiling.tissue import TissueMask, overview_mpp
+from coverslip.tiling.tissue import TissueMask
+from coverslip.workflows.ihc_cells import find_cells, nuclear_doubt
+from coverslip.workflows.ihc_her2 import read_her2
+from coverslip.workflows.ihc_intensity import read_intensity
+from coverslip.workflows.ihc_ki67 import read_ki67
+from coverslip.workflows.ihc_pdl1 import read_pdl1
+from coverslip.workflows.ihc_reading import Counted, Judgement
+from coverslip.workflows.ihc_receptor import read_receptor
+from coverslip.workflows.ihc_settings import IhcSettings
+from coverslip.workflows.ihc_stains import PINKEST, chosen_vectors, off_plane, stains_of
+from coverslip.workflows.ihc_tumour import AllCells, Tumour, read_tumour
 from coverslip.workflows.ownership import owned
 from coverslip.workflows.palette import INTENSITY
 from coverslip.workflows.registry import Asked, WorkflowKind
-from coverslip.workflows.result import Abstention, Interval, Measurement, ModelIdentity
-from coverslip.workflows.scores import IhcScore, IhcScoreSettings, score_ihc
+from coverslip.workflows.result import Abstention, Measurement, ModelIdentity
+from coverslip.workflows.rules.guideline import Guideline
 from coverslip.workflows.workflow import Canvas, Conclusion, Grid, Scored, StainKind, Vectors
 from coverslip.wsi import Slide
-from coverslip.wsi.pixels import Rgb
 
-# Of 13 images looked at, those with DAB lay at 0.06 and above, those with eosin at -0.03 and below.
-PINKEST = -0.02
-# On white, as QuPath has them: its thresholds, used here, belong to that, and so do the settings of nuclei.
-VECTORS = H_DAB
-Site = Literal["nucleus", "cytoplasm"]
-
-
-@dataclass(frozen=True, slots=True)
-class IhcSettings:
-    """`mpp`: resolution at which nuclei are looked for, µm/px. `tile`: pixels a side looked at together,
-    without the halo; 1024 keeps a worker under 200 MB. `shard`: tiles per task, some ten seconds of work.
-    `site`: where the marker stains. In "nucleus" (Ki-67, ER, PR) DAB hides the haematoxylin of positive
-    nuclei, so both are looked at; in "cytoplasm" (and membrane) DAB would pass for nuclei, so haematoxylin
-    alone is. What is scored is the DAB over the nucleus in either case. `exact`: decode the slide's stored
-    tiles in full.
-    """
-
-    mpp: float = 0.5
-    tile: int = 1024
-    shard: int = 8
-    exact: bool = False
-    site: Site = "nucleus"
-    nuclei: NucleiSettings = field(default_factory=NucleiSettings)
-    score: IhcScoreSettings = field(default_factory=IhcScoreSettings)
-
-    def __post_init__(self) -> None:
-        low, high = WORKING_MPP
-        if not low <= self.mpp <= high:
-            raise RequestError(
-                f"{self.mpp:g} µm/px", "is no resolution for nuclei", f"give {low:g} to {high:g}, best 0.5"
-            )
-        if self.tile < 1 or self.shard < 1:
-            raise RequestError(
-                f"tile {self.tile}, shard {self.shard}", "hold nothing", "give at least 1 of each"
-            )
-        if self.site not in get_args(Site):
-            raise RequestError(f"site {self.site!r}", "is not known", f"name one of {get_args(Site)}")
-
-    @property
-    def found_by(self) -> NucleiSettings:
-        """The settings nuclei are found with at this site."""
-        return self.nuclei if self.site == "nucleus" else replace(self.nuclei, dab_weight=0.0)
+RULED: Mapping[str, Callable[[Counted, Guideline], Judgement]] = MappingProxyType(
+    {"Ki-67": read_ki67, "receptor": read_receptor, "HER2": read_her2, "PD-L1": read_pdl1}
+)
+# What a guideline must state to be read by, so that a wrong one is refused before hours of work.
+NEEDED = MappingProxyType(
+    {
+        "Ki-67": ("categories", "least_cells", "levels", "field_cells"),
+        "receptor": ("categories", "least_cells", "controls_at_most"),
+        "HER2": ("more_than", "intense_complete_above", "intense_incomplete_is_2+", "least_cells", "texts"),
+        "PD-L1": ("clone", "indication", "score", "least_cells"),
+    }
+)
+PINK = "the tissue is pinker than these stains can make it; if it is H&E, the figures mean nothing"
 
 
 @dataclass(frozen=True, slots=True)
 class Ihc:
-    """Haematoxylin and DAB apart, nuclei by classical means, intensity bins by mean nuclear DAB density."""
+    """Two stains apart, nuclei by classical means, cells around them where the marker needs them.
+
+    `tumour`: which cells count; `rule`: the guideline they are read by. Both follow from `choices`. Raises
+    RequestError or ModelUnavailableError for an annotation, model or guideline that cannot be had.
+    """
 
     choices: IhcSettings = field(default_factory=IhcSettings)
+    tumour: Tumour = field(init=False)
+    rule: Guideline | None = field(init=False)
     name = "ihc"
-    expects: tuple[StainKind, ...] = ("IHC",)
-    model: ModelIdentity | None = None
-    vectors: Vectors | None = None
+    expects: tuple[StainKind, ...] = field(default=("IHC",), init=False)
+    vectors: Vectors | None = field(default=None, init=False)
+
+    def __post_init__(self) -> None:
+        rule = self.choices.rule
+        if rule is not None:
+            rule.use(*NEEDED[self.choices.kind.reading])  # refuses one that lacks something
+        object.__setattr__(self, "rule", rule)
+        object.__setattr__(self, "tumour", read_tumour(self.choices.tumour, self.choices.tumour_class))
+        chosen_vectors(self.choices)  # refuses what are no two stains
+
+    @property
+    def model(self) -> ModelIdentity | None:
+        return self.tumour.model
 
     @property
     def grid(self) -> Grid:
@@ -94,162 +87,147 @@ class Ihc:
 
     @property
     def canvas(self) -> Canvas:
-        return Canvas("nuclei", INTENSITY)
+        return Canvas("cells" if self.choices.kind.in_membrane else "nuclei", INTENSITY)
 
     def settings(self) -> dict[str, Any]:
-        return {**asdict(self.choices), "stains": asdict(VECTORS)}
+        given = {**asdict(self.choices), "site": self.choices.stained_site}
+        rule = None if self.rule is None else {"id": self.rule.id, **asdict(self.rule)}
+        return {
+            **given,
+            "tumour": self.tumour.settings(),
+            "guideline": rule,
+            "stains": {"chosen": self.choices.stains, **asdict(chosen_vectors(self.choices))},
+        }
 
     def device(self) -> dict[str, str]:
-        return {"device": "cpu", "precision": "float32"}
+        return self.tumour.device()
 
     def check(self, slide: Slide) -> None:
-        """Everything it needs of a slide, tissue detection asks for."""
+        """Whether the tumour can be told on it; everything else tissue detection asks for."""
+        self.tumour.check(slide)
 
     def score(self, slide: Slide, plan: TilePlan, tissue: TissueMask, rows: range) -> Scored:
+        vectors = stains_of(slide, tissue, plan.digest, self.choices).vectors
         tables, blocks, damaged = [], {}, 0
         for batch in supply(
             slide, plan, rows, SupplySettings(batch=1, halo=self._halo(), exact=self.choices.exact)
         ):
-            table, block = self._look(batch, slide, plan, tissue)
+            table, block = self._look(batch, slide, plan, tissue, vectors)
             tables.append(table)
             blocks[int(batch.rows[0])] = block
             damaged += batch.damaged_pixels
         return Scored(pa.concat_tables(tables), damaged, blocks)
 
     def _halo(self) -> int:
-        return ceil(margin_um(self.choices.found_by) / self.choices.mpp)
+        found_by = self.choices.found_by
+        beyond = reach_um(self.choices.cell, found_by.largest_radius_um) if self.choices.whole_cells else 0.0
+        return ceil((margin_um(found_by) + beyond) / self.choices.mpp)
 
     def _look(
-        self, batch: TileBatch, slide: Slide, plan: TilePlan, tissue: TissueMask
+        self, batch: TileBatch, slide: Slide, plan: TilePlan, tissue: TissueMask, vectors: StainVectors
     ) -> tuple[pa.Table, NDArray[np.uint8]]:
-        """One tile: the nuclei whose centroid lies in it, and its block of the class image.
+        """One tile: the cells whose nucleus's centroid lies in it, and its block of the class image.
 
-        A nucleus that crosses the tile's edge is drawn on both sides, from the halo, in the same class.
+        One that crosses the tile's edge is drawn on both sides, from the halo, in the same class.
         """
-        stains = separate(batch.pixels[0], VECTORS)
-        haematoxylin, dab = np.ascontiguousarray(stains[..., 0]), np.ascontiguousarray(stains[..., 1])
-        labels = find_nuclei(haematoxylin, dab, self.choices.mpp, self.choices.found_by)
-        nuclei = measure_nuclei(labels, haematoxylin, dab, self.choices.mpp)
-        x = batch.x[0] + (nuclei.x - batch.halo) * self.choices.mpp / slide.mpp.x
-        y = batch.y[0] + (nuclei.y - batch.halo) * self.choices.mpp / slide.mpp.y
+        cells = find_cells(batch.pixels[0], vectors, self.choices)
+        x = batch.x[0] + (cells.nuclei.x - batch.halo) * self.choices.mpp / slide.mpp.x
+        y = batch.y[0] + (cells.nuclei.y - batch.halo) * self.choices.mpp / slide.mpp.y
         seen = tissue.contains(x, y)
-        bins = np.searchsorted(np.asarray(self.choices.score.thresholds), nuclei.dab, side="right")
-        value = np.concatenate([[0], np.where(seen, bins + 1, 0)]).astype(np.uint8)
+        value = np.concatenate([[0], np.where(seen, cells.bins + 1, 0)]).astype(np.uint8)
         seen &= owned(x, y, plan, int(batch.rows[0]), slide.bounds)
-        return _rows(nuclei, x, y, bins, seen), value[labels][batch.core]
+        counted = None
+        if not isinstance(self.tumour, AllCells):
+            counted = self.tumour.contains(slide, x[seen], y[seen])
+        return cells.rows(x, y, seen, counted), value[cells.drawn][batch.core]
 
     def conclude(self, slide: Slide, plan: TilePlan, tissue: TissueMask, table: pa.Table) -> Conclusion:
-        score = score_ihc(table["dab_od_mean"].to_numpy(), self.choices.score)
-        glass, off_plane = colours_of(slide, tissue)
+        stains = stains_of(slide, tissue, plan.digest, self.choices)
+        glass, pinkness = off_plane(slide, tissue)
+        # other dyes than DAB may be as pink as eosin
+        pink = self.choices.stains in ("default", "estimate") and (pinkness or 0) < PINKEST
+        dye = stains.vectors.names[1]
+        cells = table.filter(table["tumour"]) if "tumour" in table.column_names else table
+        misplaced = self._misplaced(cells, dye)
+        counted = Counted(
+            cells=cells,
+            choices=self.choices,
+            where=self.tumour.where(slide),
+            dye=dye,
+            scanned=slide.bounds,
+            mpp=slide.mpp,
+            doubt=PINK if pink else misplaced,
+        )
+        judged = self._judge(counted)
         tiles = pa.table({"x": plan.x, "y": plan.y, "tissue": plan.tissue})
         return Conclusion(
-            summary=_summary(score) + _doubt(off_plane),
-            measurements=self._measurements(score, tissue),
-            abstentions=_abstentions(score, self.choices.score, off_plane),
+            summary=judged.summary + (" (stain doubtful)" if pink else ""),
+            measurements=judged.measurements + self._extent(counted, slide, tissue),
+            findings=judged.findings,
+            abstentions=_doubts(pink)
+            + judged.abstentions
+            + self._unrestricted()
+            + _not_estimated(stains.reason),
             tables={"tiles.parquet": tiles, "cells.parquet": table},
-            derived={
-                "glass_colour": list(glass),
-                "stain_off_plane": off_plane,
-            },
+            features=self.tumour.features(slide),
+            derived={"glass_colour": list(glass), "stain_off_plane": pinkness, **stains.derived()},
+            call=judged.call,
+            guidelines=judged.guidelines,
         )
 
-    def _measurements(self, score: IhcScore, tissue: TissueMask) -> tuple[Measurement, ...]:
-        one, two, three = self.choices.score.thresholds
-        bins = f"nuclear DAB OD mean (log10) ≥ {one:g} / {two:g} / {three:g} for 1+ / 2+ / 3+"
-        note = None if score.sufficient else f"fewer than {self.choices.score.enough_nuclei} nuclei"
-        share, n = score.positive_fraction, score.total
-        interval = share and Interval(
-            low=100 * share.low, high=100 * share.high, level=self.choices.score.confidence, method="Wilson"
-        )
-        per_mm2 = n / tissue.area_mm2 if tissue.area_mm2 else None
-        counted = tuple(
-            Measurement(name=f"nuclei {name}", value=count, unit="1", method=bins)
-            for (name, _), count in zip(INTENSITY.values(), score.counts, strict=True)
-        )
-        return (
-            Measurement(
-                name="positive nuclei",
-                value=share and 100 * share.value,
-                unit="%",
-                method=bins,
-                n=n,
-                interval=interval,
-                note=note,
-            ),
-            Measurement(
-                name="H-score",
-                value=score.h_score,
-                unit="1",
-                method=f"1·%1+ + 2·%2+ + 3·%3+; {bins}",
-                n=n,
-                note=note,
-            ),
-            Measurement(
-                name="nuclei",
-                value=n,
-                unit="1",
-                method="all nuclei found in tissue; not only those of tumour",
-            ),
-            Measurement(
-                name="nuclear density", value=per_mm2, unit="/mm2", method="nuclei per area of tissue", n=n
-            ),
-            *counted,
-        )
+    def _misplaced(self, cells: pa.Table, dye: str) -> str | None:
+        choices = self.choices
+        return nuclear_doubt(cells, dye, choices.score.thresholds[0]) if choices.kind.in_membrane else None
+
+    def _judge(self, counted: Counted) -> Judgement:
+        if self.rule is None:
+            return read_intensity(counted)
+        return RULED[self.choices.kind.reading](counted, self.rule)
+
+    def _extent(self, counted: Counted, slide: Slide, tissue: TissueMask) -> tuple[Measurement, ...]:
+        """How many cells there are, and on what area."""
+        n, noun = len(counted.cells), counted.noun
+        found = [
+            Measurement(name=noun, value=n, unit="1", method=f"all {noun} found in {counted.where}"),
+        ]
+        area = self.tumour.area_mm2(slide)
+        if isinstance(self.tumour, AllCells):
+            per_mm2 = n / tissue.area_mm2 if tissue.area_mm2 else None
+            name = "nuclear density" if noun == "nuclei" else "cell density"
+            method = f"{noun} per area of tissue"
+            found.append(Measurement(name=name, value=per_mm2, unit="/mm2", method=method, n=n))
+        elif area is not None:
+            found.append(
+                Measurement(name="tumour area", value=area, unit="mm2", method=f"of {counted.where}, drawn")
+            )
+        return tuple(found)
+
+    def _unrestricted(self) -> tuple[Abstention, ...]:
+        if self.rule is None or not isinstance(self.tumour, AllCells):
+            return ()
+        why = "neither an annotation nor a model says where tumour is: cells of all tissue were counted"
+        return (Abstention(what="restriction to tumour", why=why),)
 
 
-def _rows(nuclei: Nuclei, x: NDArray, y: NDArray, bins: NDArray, keep: NDArray[np.bool_]) -> pa.Table:
-    names = pa.array([name for name, _ in INTENSITY.values()])
-    return pa.table(
-        {
-            "x": x[keep],
-            "y": y[keep],
-            "area_um2": nuclei.area_um2[keep],
-            "haematoxylin_od_mean": nuclei.haematoxylin[keep],
-            "dab_od_mean": nuclei.dab[keep],
-            "class": names.take(pa.array(bins[keep], pa.int64())),
-        }
-    )
+def _doubts(pink: bool) -> tuple[Abstention, ...]:
+    return (Abstention(what="whether this is haematoxylin and DAB", why=PINK),) if pink else ()
 
 
-def _summary(score: IhcScore) -> str:
-    if score.positive_fraction is None or score.h_score is None:
-        return "no nuclei found"
-    doubt = "" if score.sufficient else " (few nuclei)"
-    share = 100 * score.positive_fraction.value
-    return f"{share:.1f} % of {score.total} nuclei positive, H-score {score.h_score:.0f}{doubt}"
-
-
-def _doubt(off_plane: float | None) -> str:
-    return " (stain doubtful)" if off_plane is not None and off_plane < PINKEST else ""
-
-
-def _abstentions(
-    score: IhcScore, settings: IhcScoreSettings, off_plane: float | None
-) -> tuple[Abstention, ...]:
-    if off_plane is not None and off_plane < PINKEST:
-        why = "the tissue is pinker than these stains can make it; if it is H&E, the figures mean nothing"
-        return (Abstention(what="whether this is haematoxylin and DAB", why=why),)
-    if score.total == 0:
-        return (
-            Abstention(
-                what="positive nuclei and H-score", why="there is tissue, but no nucleus was found in it"
-            ),
-        )
-    if not score.sufficient:
-        why = f"{score.total} nuclei were counted, fewer than the {settings.enough_nuclei} asked for"
-        return (Abstention(what="reliability of the score", why=why),)
-    return ()
-
-
-def colours_of(slide: Slide, tissue: TissueMask) -> tuple[Rgb, float | None]:
-    """The glass's colour, and `residual_share` of the tissue on it, in the picture tissue was found in."""
-    pixels = slide.overview(overview_mpp(slide.size, slide.mpp, tissue.settings)).pixels
-    glass = estimate_background(pixels.rgb, pixels.valid) or slide.background
-    return glass, residual_share(pixels.rgb, tissue.mask, VECTORS.on(glass))
+def _not_estimated(reason: str | None) -> tuple[Abstention, ...]:
+    return () if reason is None else (Abstention(what="stain vectors of this slide", why=reason),)
 
 
 def _build(settings: IhcSettings, asked: Asked) -> Ihc:
-    return Ihc(settings)
+    workflow = Ihc(settings)
+    if asked.commercial_only and workflow.model is not None:
+        refuse_other_than_commercial(workflow.model.name, workflow.model.licence)
+    return workflow
 
 
-KIND = WorkflowKind("ihc", "Nuclei and cells by how strongly an antibody stains them.", IhcSettings, _build)
+KIND = WorkflowKind(
+    "ihc",
+    "Nuclei and cells by how strongly an antibody stains them; Ki-67, ER, PR, HER2, PD-L1 by their rules.",
+    IhcSettings,
+    _build,
+    frozenset({"commercial_only"}),
+)

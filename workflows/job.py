@@ -10,7 +10,9 @@ from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 
+from coverslip.errors import RequestError
 from coverslip.tiling.pyramid import PyramidSettings
+from coverslip.tiling.quality import QualitySettings
 from coverslip.tiling.tissue import TissueSettings
 from coverslip.workflows.result import SCHEMA, SCHEMA_VERSION
 from coverslip.workflows.workflow import Workflow
@@ -23,13 +25,24 @@ class RunSettings:
 
     `max_damage`: a slide with a larger damaged share fails; 5 % of the tissue lost can hide a focus.
     `seed`: for whatever draws at random. `pyramid`: how the slide is copied as OME-Zarr beside the result;
-    None for no copy, and no label images, which are part of it.
+    None for no copy, and no label images, which are part of it. `quality`: how artefacts are told.
+    `min_evaluable`: least share of the tissue without artefacts for a slide to count as evaluable. Half:
+    where most of the tissue cannot be seen, that nothing was found in the rest says nothing of the slide. It
+    is our choice; no guideline names a figure. `accept_stain`: go on with a slide whose colours are not those
+    of any stain that the workflow is made for.
     """
 
     max_damage: float = 0.05
     seed: int = 0
     tissue: TissueSettings = field(default_factory=TissueSettings)
+    quality: QualitySettings = field(default_factory=QualitySettings)
+    min_evaluable: float = 0.5
+    accept_stain: bool = False
     pyramid: PyramidSettings | None = field(default_factory=PyramidSettings)
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.min_evaluable <= 1:
+            raise RequestError(f"min_evaluable {self.min_evaluable:g}", "is no share", "give 0 to 1")
 
 
 @dataclass(frozen=True, slots=True)

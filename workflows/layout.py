@@ -1,8 +1,8 @@
-"""Where a slide's tissue is and which tiles are looked at: found once, then read by whoever works on it."""
+"""Where a slide's tissue is, how good it is and which tiles are looked at: found once, read by all after."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -11,40 +11,56 @@ from numpy.typing import NDArray
 
 from coverslip.errors import DamagedSlideError, StoreIncompleteError
 from coverslip.tiling.plan import TilePlan, plan_tiles
-from coverslip.tiling.tissue import TissueMask, find_tissue
+from coverslip.tiling.quality import QualityMap, judge_quality
+from coverslip.tiling.stain_kind import StainEvidence
+from coverslip.tiling.tissue import TissueMask, overview_of, tissue_in
 from coverslip.workflows.files import Part, read_part, write_part
 from coverslip.workflows.job import Job
+from coverslip.workflows.quality import refuse_other_stain
 from coverslip.wsi import Mpp, Slide
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Layout:
-    """`tissue` and the tiles on it, of one slide for one request."""
+    """`tissue`, the tiles on it and how good it is, of one slide for one request."""
 
     tissue: TissueMask
     plan: TilePlan
+    quality: QualityMap
 
     @property
     def nbytes(self) -> int:
-        arrays = self.tissue.mask, self.tissue.pen, self.plan.x, self.plan.y, self.plan.tissue
+        arrays = (
+            self.tissue.mask,
+            self.tissue.pen,
+            self.quality.values,
+            self.plan.x,
+            self.plan.y,
+            self.plan.tissue,
+        )
         return sum(array.nbytes for array in arrays)
 
 
 def lay_out(job: Job, slide: Slide) -> Layout:
-    """Find tissue and plan tiles.
+    """Find tissue, judge it and plan tiles.
 
-    Raises NotBrightfieldError, or DamagedSlideError when too much of the overview is not there.
+    Raises NotBrightfieldError, DamagedSlideError when too much of the overview is not there, or
+    StainMismatchError.
     """
-    tissue = find_tissue(slide, job.settings.tissue)
+    overview = overview_of(slide, job.settings.tissue)
+    tissue = tissue_in(slide, overview, job.settings.tissue)
     if tissue.damaged_fraction > job.settings.max_damage:
         raise too_damaged(
             slide, tissue.damaged_fraction, "of it is missing or corrupt", job.settings.max_damage
         )
+    quality = judge_quality(slide, overview, tissue, job.settings.quality)
+    if not job.settings.accept_stain:
+        refuse_other_stain(slide, quality.stain, job.workflow)
     grid = job.workflow.grid
     plan = plan_tiles(
         slide, tissue, mpp=grid.mpp, size=grid.size, overlap=grid.overlap, min_tissue=grid.min_tissue
     )
-    return Layout(tissue, plan)
+    return Layout(tissue, plan, quality)
 
 
 def too_damaged(slide: Slide, fraction: float, what: str, most: float) -> DamagedSlideError:
@@ -59,7 +75,7 @@ def too_damaged(slide: Slide, fraction: float, what: str, most: float) -> Damage
 
 def write_layout(job: Job, layout: Layout, request: str) -> None:
     """As two parts beside those of the shards: masks as packed bits, the plan as its columns."""
-    tissue, plan = layout.tissue, layout.plan
+    tissue, plan, quality = layout.tissue, layout.plan, layout.quality
     height, width = tissue.mask.shape
     masks = pa.table(
         {
@@ -68,6 +84,11 @@ def write_layout(job: Job, layout: Layout, request: str) -> None:
             "scale_x": [tissue.scale_x],
             "scale_y": [tissue.scale_y],
             "damaged": [tissue.damaged_fraction],
+            "quality": [quality.values.tobytes()],
+            "pen_over_tissue": [quality.pen_over_tissue],
+            "focus": [quality.focus],
+            "fields": [quality.fields],
+            "stain": [asdict(quality.stain)],
         }
     )
     write_part(_tissue_path(job), Part(masks, {"height": height, "width": width}), request)
@@ -97,7 +118,14 @@ def read_layout(job: Job, slide: Slide, request: str, digest: str) -> Layout:
     grid = job.workflow.grid
     columns = (tiles.table[name].to_numpy() for name in ("x", "y", "tissue"))
     plan = TilePlan(slide.name, digest, slide.size, slide.mpp, grid.mpp, grid.size, grid.overlap, *columns)
-    return Layout(tissue, plan)
+    quality = QualityMap(
+        values=np.frombuffer(row["quality"], np.uint8).reshape(shape),
+        pen_over_tissue=row["pen_over_tissue"],
+        focus=row["focus"],
+        fields=row["fields"],
+        stain=StainEvidence(**row["stain"]),
+    )
+    return Layout(tissue, plan, quality)
 
 
 def _tissue_path(job: Job) -> Path:

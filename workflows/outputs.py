@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from coverslip.errors import StoreIncompleteError, StoreVersionError
+from coverslip.errors import RequestError, StoreIncompleteError, StoreVersionError
 from coverslip.workflows.files import output_digest
 from coverslip.workflows.result import READ_VERSIONS, SCHEMA, SlideResult
 
@@ -17,6 +17,8 @@ RESULT = "result.json"
 STORE = "slide.ome.zarr"
 FEATURES = "features.zarr"
 FEATURES_H5 = "features.h5"
+REPORT = "report.html"
+ANNOTATIONS = "annotations.geojson"
 
 
 def digests(home: Path, names: Sequence[str]) -> dict[str, str]:
@@ -53,6 +55,19 @@ def read_result(folder: str | os.PathLike[str]) -> SlideResult:
         raise StoreVersionError(
             str(path), f"does not fit its schema ({error})", "run again with --overwrite"
         ) from error
+
+
+def result_folders(path: Path) -> list[Path]:
+    """The result folder that `path` is, or those of the run whose folder it is, in order.
+
+    Raises RequestError where there are none.
+    """
+    if (path / RESULT).is_file():
+        return [path]
+    found = sorted(file.parent for file in path.glob(f"slides/*/{RESULT}"))
+    if not found:
+        raise RequestError(str(path), "holds no result", "name OUT/slides/ID, or the folder OUT of a run")
+    return found
 
 
 def is_done(home: Path, request: str) -> bool:

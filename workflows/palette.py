@@ -19,6 +19,7 @@ OKABE_ITO: tuple[Rgba, ...] = (
 )
 TISSUE: Rgba = (0, 158, 115, 255)
 PEN: Rgba = (204, 121, 167, 255)
+DARK: Rgba = (90, 90, 90, 255)
 # From blue through yellow to vermilion: order shows also in grey.
 INTENSITY = MappingProxyType(
     {

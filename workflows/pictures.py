@@ -1,78 +1,107 @@
-"""The pictures of a report: the whole slide with what was found on it, and the tiles that show a finding."""
+"""The pictures of a report: the whole slide made small, and what shows a finding, larger; as JPEG and PNG."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import base64
+import io
+from collections.abc import Callable, Iterator, Sequence
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
-from coverslip.tiling.overlay import draw_tissue
-from coverslip.tiling.plan import TilePlan
-from coverslip.tiling.tissue import TissueMask, overview_mpp
-from coverslip.workflows.report import Picture
-from coverslip.workflows.result import TileReference
-from coverslip.workflows.workflow import ClassMap, Conclusion
+from coverslip.workflows.result import SlideResult, TileReference
 from coverslip.wsi import Field, Size, Slide
 
-LONGEST = 1000
-GALLERY_PX = 128
+# Pixels of the whole slide's longer side; on a full-screen page one pixel of it is one of the screen.
+LONGEST = 2000
+CROP_PX = 256
+# What is smaller, such as a cell, is shown with this much around it.
+LEAST_UM = 64.0
+# What a report holds of pictures, so that it can be sent by mail: bytes before they are written as base64.
+WHOLE_BYTES, CROPS_BYTES = 1_300_000, 1_900_000
+MOST_CROPS = 240
+# The first that fits is taken. Of stained tissue the first nearly always does.
+WHOLE_QUALITIES = (85, 70, 50, 30)
+CROP_QUALITIES = (88, 75, 60, 40)
+
+Box = tuple[float, float, float, float]
 
 
-def overviews(slide: Slide, tissue: TissueMask, plan: TilePlan, conclusion: Conclusion) -> list[Picture]:
-    """The slide, its tissue, and its class map where there is one."""
-    whole = slide.overview(overview_mpp(slide.size, slide.mpp, tissue.settings)).pixels.rgb
-    rgb = _at_most(whole)
-    mask, pen = (_at_most(part.astype(np.uint8) * 255) >= 128 for part in (tissue.mask, tissue.pen))
-    pictures = [Picture(draw_tissue(rgb, mask, pen), "tissue outlined, pen marking tinted")]
-    if conclusion.class_map is not None:
-        classes = conclusion.class_map
-        names = ", ".join(name for name, _ in classes.colours.values()) if not classes.caption else ""
-        shown = class_picture(rgb, classes, plan, slide)
-        pictures.append(Picture(shown, classes.caption or f"classes: {names}"))
-    return pictures
+def whole_picture(slide: Slide) -> tuple[NDArray[np.uint8], bytes]:
+    """The whole slide, at most `LONGEST` pixels a side: uint8 (h, w, 3), and as JPEG."""
+    rgb = slide.thumbnail(LONGEST)
+    return rgb, _first_that_fits(lambda quality: [jpeg(rgb, quality)], WHOLE_QUALITIES, WHOLE_BYTES)[0]
 
 
-def _at_most(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """No side longer than `LONGEST`."""
-    scale = min(1.0, LONGEST / max(picture.shape[:2]))
-    size = max(1, round(picture.shape[1] * scale)), max(1, round(picture.shape[0] * scale))
-    return np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_AREA), np.uint8)
+def crop_box(result: SlideResult, tile: TileReference) -> Box:
+    """x, y, width, height (level-0 pixels) of the square of glass around a tile that shows it."""
+    mpp = result.slide.mpp
+    side = max(tile.width * mpp.x, tile.height * mpp.y, LEAST_UM)
+    middle = tile.x + tile.width / 2, tile.y + tile.height / 2
+    width, height = side / mpp.x, side / mpp.y
+    return middle[0] - width / 2, middle[1] - height / 2, width, height
 
 
-def class_picture(
-    rgb: NDArray[np.uint8], classes: ClassMap, plan: TilePlan, slide: Slide
-) -> NDArray[np.uint8]:
-    """The class map over the slide: uint8 like `rgb`, which covers all of level 0."""
-    height, width = rgb.shape[:2]
-    per_px = slide.size.width / width, slide.size.height / height
-    left, top = plan.x.min() / per_px[0], plan.y.min() / per_px[1]
-    step_x, step_y = plan.step[0] / per_px[0], plan.step[1] / per_px[1]
-    columns = np.floor((np.arange(width) + 0.5 - left) / step_x).astype(int)
-    rows = np.floor((np.arange(height) + 0.5 - top) / step_y).astype(int)
-    inside_x = (columns >= 0) & (columns < classes.values.shape[1])
-    inside_y = (rows >= 0) & (rows < classes.values.shape[0])
-    values = np.zeros((height, width), np.uint8)
-    values[np.ix_(inside_y, inside_x)] = classes.values[np.ix_(rows[inside_y], columns[inside_x])]
-    colours = np.zeros((256, 3), np.uint8)
-    for value, (_, rgba) in classes.colours.items():
-        colours[value] = rgba[:3]
-    tinted = cv2.addWeighted(rgb, 0.5, np.asarray(cv2.LUT(cv2.merge([values] * 3), colours[None])), 0.5, 0)
-    cv2.copyTo(rgb, (values == 0).astype(np.uint8), tinted)
-    return np.asarray(tinted, np.uint8)
+def crop_pictures(slide: Slide, boxes: Sequence[Box]) -> list[bytes]:
+    """A JPEG for each box (level-0 pixels, square in µm), `CROP_PX` a side at most, not finer than level 0.
+
+    Of more than `MOST_CROPS`, or what does not fit into `CROPS_BYTES`, the last are left out.
+    """
+    pixels = [_read(slide, box) for box in boxes[:MOST_CROPS]]
+    return _first_that_fits(
+        lambda quality: [jpeg(rgb, quality) for rgb in pixels], CROP_QUALITIES, CROPS_BYTES
+    )
 
 
-def galleries(slide: Slide, conclusion: Conclusion) -> Mapping[str, Sequence[Picture]]:
-    """For each finding that names tiles, those tiles."""
-    return {
-        finding.name: [
-            Picture(_tile(slide, tile), f"{format_score(tile.score)} at {tile.x}, {tile.y}")
-            for tile in finding.tiles
-        ]
-        for finding in conclusion.findings
-        if finding.tiles
-    }
+def _read(slide: Slide, box: Box) -> NDArray[np.uint8]:
+    x, y, width, _ = box
+    side = max(1, min(CROP_PX, round(width)))
+    mpp = width * slide.mpp.x / side
+    return slide.read_field(Field(x, y, Size(side, side), mpp)).rgb
+
+
+def _first_that_fits(make: Callable[[int], list[bytes]], qualities: Sequence[int], most: int) -> list[bytes]:
+    made: list[bytes] = []
+    for quality in qualities:
+        made = make(quality)
+        if sum(map(len, made)) <= most:
+            return made
+    return list(_up_to(made, most)) or made[:1]
+
+
+def _up_to(made: Sequence[bytes], most: int) -> Iterator[bytes]:
+    total = 0
+    for one in made:
+        total += len(one)
+        if total > most:
+            return
+        yield one
+
+
+def jpeg(rgb: NDArray[np.uint8], quality: int) -> bytes:
+    """uint8 (h, w, 3) as JPEG, colours at half resolution."""
+    buffer = io.BytesIO()
+    Image.fromarray(rgb).save(buffer, "JPEG", quality=quality, subsampling=2)
+    return buffer.getvalue()
+
+
+def label_png(values: NDArray[np.uint8], colours: dict[int, tuple[int, int, int, int]]) -> bytes:
+    """Label values (h, w) as PNG with a palette; values without a colour are transparent."""
+    image = Image.frombytes("P", values.shape[::-1], values.tobytes())
+    palette, alpha = np.zeros((256, 3), np.uint8), bytearray(256)
+    for value, rgba in colours.items():
+        palette[value], alpha[value] = rgba[:3], 255
+    image.putpalette(palette.tobytes())
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG", transparency=bytes(alpha), optimize=False, compress_level=6)
+    return buffer.getvalue()
+
+
+def data_uri(content: bytes) -> str:
+    """JPEG or PNG as an address that holds the picture itself."""
+    kind = "png" if content.startswith(b"\x89PNG") else "jpeg"
+    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
 
 
 def format_score(score: float) -> str:
@@ -82,8 +111,3 @@ def format_score(score: float) -> str:
     ('0.93', '0.0031')
     """
     return f"{score:.2f}" if score >= 0.1 else f"{score:.2g}"
-
-
-def _tile(slide: Slide, tile: TileReference) -> NDArray[np.uint8]:
-    mpp = tile.width * slide.mpp.x / GALLERY_PX
-    return slide.read_field(Field(tile.x, tile.y, Size(GALLERY_PX, GALLERY_PX), mpp)).rgb

@@ -1,62 +1,170 @@
-"""The report of one slide: a view of its result, in one HTML file that needs nothing else."""
+"""The report of one slide: a view of its result, in one HTML file that needs nothing else.
+
+At most 6 MB: of pictures 1.3 MB for the whole slide and 1.9 MB for places (a third more as base64), outlines
+half a megabyte, the rest text.
+"""
 
 from __future__ import annotations
 
 import base64
-import io
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import hashlib
+import json
+from collections.abc import Mapping
 from functools import cache
+from importlib.resources import files
+from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
-import numpy as np
-from jinja2 import Environment, PackageLoader, StrictUndefined, Template
-from numpy.typing import NDArray
-from PIL import Image
+import yaml
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 
+from coverslip.atomic import replacing
+from coverslip.errors import SlideError, StoreIncompleteError
 from coverslip.ruo import RUO
+from coverslip.workflows.deep_zoom import DeepZoom, Pair, deep_zoom
+from coverslip.workflows.files import output_digest, write_json
+from coverslip.workflows.outputs import ANNOTATIONS, REPORT, RESULT, STORE, read_result
+from coverslip.workflows.pictures import format_score
 from coverslip.workflows.result import Measurement, SlideResult
+from coverslip.workflows.workflow import ClassMap
+from coverslip.wsi import Slide, open_slide
 
 # UCUM as people write it.
-SHOWN_UNITS = MappingProxyType({"1": "", "mm2": "mm²", "/mm2": "per mm²"})
-
-JPEG_QUALITY = 92
+SHOWN_UNITS = MappingProxyType({"1": "", "mm2": "mm²", "/mm2": "per mm²", "um2": "µm²", "um": "µm"})
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Picture:
-    """An image of the report: uint8 (height, width, 3) and what it shows."""
+def write_report(
+    home: Path,
+    result: SlideResult,
+    slide: Slide,
+    class_map: ClassMap | None = None,
+    corner: Pair = (0.0, 0.0),
+) -> None:
+    """`report.html` in a result's folder, from what lies there; `slide`, `class_map` and `corner` serve where
+    the folder holds no copy of the slide."""
+    store = home / STORE
+    if store.is_dir():
+        with open_slide(store) as copied:
+            zoom = deep_zoom(result, copied, store, home / ANNOTATIONS)
+    else:
+        zoom = deep_zoom(result, slide, store, home / ANNOTATIONS, class_map, corner)
+    _write(home, render_report(result, zoom))
 
-    pixels: NDArray[np.uint8]
-    caption: str
 
+def write_report_again(home: Path) -> SlideResult:
+    """Render `report.html` from the result alone, nothing computed; its digest in `result.json` follows.
 
-def render_report(
-    result: SlideResult, overview: Sequence[Picture], galleries: Mapping[str, Sequence[Picture]]
-) -> str:
-    """HTML. Everything from the slide's file is escaped; images are inside the page.
-
-    `overview`: pictures of the whole slide; `galleries`: finding's name → pictures of its tiles.
+    Where neither the copy nor the slide is there, without pictures. Raises StoreIncompleteError or
+    StoreVersionError for a result that cannot be read.
     """
-    return _page().render(result=result, ruo=RUO, overview=overview, galleries=galleries)
+    result = read_result(home)
+    if (home / STORE).is_dir():
+        try:
+            with open_slide(home / STORE) as slide:
+                write_report(home, result, slide)
+        except SlideError as error:
+            raise StoreIncompleteError(str(home / STORE), error.problem, "run again") from error
+    else:
+        _write(home, _of_original(home, result))
+    outputs = {**result.outputs, REPORT: output_digest(home / REPORT)}
+    if outputs != result.outputs:
+        result = result.model_copy(update={"outputs": outputs})
+        write_json(home / RESULT, result.model_dump(mode="json"))
+    return result
+
+
+def _of_original(home: Path, result: SlideResult) -> str:
+    mpp = result.slide.mpp
+    try:
+        with open_slide(result.slide.path, mpp=(mpp.x, mpp.y)) as slide:
+            size = slide.size.width, slide.size.height
+            zoom = deep_zoom(result, slide, home / STORE, home / ANNOTATIONS)
+    except (SlideError, OSError):
+        return render_report(result, None)
+    return render_report(result, zoom if size == result.slide.size else None)
+
+
+def _write(home: Path, page: str) -> None:
+    with replacing(home / REPORT) as temporary:
+        temporary.write_text(page, encoding="utf-8")
+
+
+def render_report(result: SlideResult, zoom: DeepZoom | None) -> str:
+    """HTML. Everything from the slide's file is escaped; images are inside the page, nothing is fetched.
+
+    The page's Content-Security-Policy lets run only the script that is here. `zoom`: None for a report
+    without pictures.
+    """
+    # In the order a result has on disk: the same page, whether it is rendered with the run or later.
+    result = SlideResult.model_validate_json(json.dumps(result.model_dump(mode="json"), sort_keys=True))
+    style, script = template_text("report.css").replace("RUO", RUO), template_text("report.js")
+    return (
+        environment()
+        .get_template("report.html")
+        .render(
+            result=result,
+            ruo=RUO,
+            zoom=zoom,
+            style=Markup(style),
+            script=Markup(script),
+            policy=content_policy(style, script if zoom else None),
+        )
+    )
 
 
 @cache
-def _page() -> Template:
-    """Compiled once: that takes longer than to fill it in."""
-    environment = Environment(
-        loader=PackageLoader("coverslip.workflows", "templates"), autoescape=True, undefined=StrictUndefined
+def environment() -> Environment:
+    """Templates compiled once: that takes longer than to fill them in."""
+    made = Environment(
+        loader=PackageLoader("coverslip.workflows", "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
     )
-    environment.filters.update(picture=_data_uri, number=format_value, interval=format_interval)
-    return environment.get_template("report.html")
+    made.filters.update(
+        number=format_value,
+        interval=format_interval,
+        score=format_score,
+        cutoff=format_cut_off,
+        document=_document,
+        safe_json=safe_json,
+    )
+    return made
 
 
-def _data_uri(pixels: NDArray[np.uint8]) -> str:
-    buffer = io.BytesIO()
-    # Full chroma, so that thin outlines keep their colour. As PNG a page is four times as large, and its
-    # pictures take as long to compress as a small slide takes to score.
-    Image.fromarray(pixels).save(buffer, "JPEG", quality=JPEG_QUALITY, subsampling=0)
-    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
+@cache
+def template_text(name: str) -> str:
+    return (files("coverslip.workflows") / "templates" / name).read_text(encoding="utf-8")
+
+
+@cache
+def content_policy(style: str, script: str | None) -> str:
+    """What a page may do: show pictures that it holds, this style, this script, and nothing else."""
+    rules = ["default-src 'none'", "img-src data:", f"style-src {_hash(style)}"]
+    rules += [f"script-src {_hash(script)}"] if script else []
+    return "; ".join([*rules, "base-uri 'none'", "form-action 'none'"])
+
+
+def _hash(text: str) -> str:
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+
+
+def safe_json(value: Any) -> Markup:
+    """JSON for a script element: no `<`, so that nothing in it can end the element.
+
+    >>> str(safe_json({"a": "</script>"}))
+    '{"a":"\\\\u003c/script>"}'
+    """
+    text = json.dumps(value, separators=(",", ":"), allow_nan=False)
+    return Markup(text.replace("<", "\\u003c"))
+
+
+def _document(value: Mapping[str, Any]) -> str:
+    """Nested values as YAML, which is shorter than JSON; innermost lists on one line."""
+    plain = json.loads(json.dumps(value, default=str))
+    return yaml.safe_dump(plain, sort_keys=False, allow_unicode=True, default_flow_style=None, width=100)
 
 
 def format_value(measurement: Measurement) -> str:
@@ -69,15 +177,17 @@ def format_value(measurement: Measurement) -> str:
     """
     if measurement.value is None:
         return "not evaluable"
-    size = abs(measurement.value)
-    if measurement.value == int(measurement.value):
-        number = f"{measurement.value:.0f}"
-    elif size < 0.001:
-        number = f"{measurement.value:.2g}"
-    else:
-        number = f"{measurement.value:.{1 if size >= 100 else 2 if size >= 1 else 4}f}"
     unit = SHOWN_UNITS.get(measurement.unit, measurement.unit)
-    return f"{number} {unit}".strip()
+    return f"{format_number(measurement.value)} {unit}".strip()
+
+
+def format_number(value: float) -> str:
+    size = abs(value)
+    if value == int(value):
+        return f"{value:.0f}"
+    if size < 0.001:
+        return f"{value:.2g}"
+    return f"{value:.{1 if size >= 100 else 2 if size >= 1 else 4}f}"
 
 
 def format_interval(measurement: Measurement) -> str:
@@ -86,3 +196,16 @@ def format_interval(measurement: Measurement) -> str:
     if interval is None:
         return ""
     return f"{interval.low:.3g} to {interval.high:.3g} ({100 * interval.level:g} % {interval.method})"
+
+
+def format_cut_off(value: Any) -> str:
+    """A guideline's value as people read it: lists with commas, tables as name and value.
+
+    >>> format_cut_off({"low": 5, "high": [30, 40]})
+    'low 5; high 30, 40'
+    """
+    if isinstance(value, Mapping):
+        return "; ".join(f"{key} {format_cut_off(item)}" for key, item in value.items())
+    if isinstance(value, (list, tuple)):
+        return ", ".join(format_cut_off(item) for item in value)
+    return str(value)

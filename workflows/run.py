@@ -10,24 +10,22 @@ from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 
-import pyarrow as pa
-
 from coverslip.atomic import discard
 from coverslip.errors import RequestError, StoreVersionError
 from coverslip.ruo import RUO
 from coverslip.workflows.batch import BatchReport, run_jobs
 from coverslip.workflows.clock import now
 from coverslip.workflows.cluster import connected
-from coverslip.workflows.files import write_json, write_table
-from coverslip.workflows.inputs import Inputs, gather, printable, slide_ids
+from coverslip.workflows.files import write_json
+from coverslip.workflows.inputs import Inputs, gather, slide_ids
 from coverslip.workflows.job import Job, RunSettings
 from coverslip.workflows.progress import Silent, Watcher
 from coverslip.workflows.workflow import Workflow
+from coverslip.workflows.worklist import write_worklist
 from coverslip.wsi import SlideRef
 
 RUN_SCHEMA = "coverslip.run/1"
 FAILURES_SCHEMA = "coverslip.failures/1"
-WORKLIST_SCHEMA = "coverslip.worklist/1"
 Watching = Callable[[int], AbstractContextManager[Watcher]]
 
 
@@ -111,14 +109,14 @@ def plan_run(
 def execute(
     plan: RunPlan, workers: int | None, scheduler: str | None, overwrite: bool, watching: Watching
 ) -> BatchReport:
-    """Run the plan and write what holds for all slides: run.json, failures.json, worklist.parquet."""
+    """Run the plan and write what holds for all slides: run.json, failures.json, the worklist."""
     _prepare_folder(plan, overwrite)
     started = now()
     _write_run(plan, started, None)
     with connected(scheduler, workers) as client, watching(len(plan.jobs)) as watcher:
         report = run_jobs(plan.jobs, client, watcher, plan.out / "errors")
     _write_failures(plan, report)
-    _write_worklist(plan, report)
+    write_worklist(plan.out, plan.jobs, report)
     _write_run(plan, started, report)
     return report
 
@@ -196,32 +194,3 @@ def _write_run(plan: RunPlan, started: str, report: BatchReport | None) -> None:
 def _write_failures(plan: RunPlan, report: BatchReport) -> None:
     failures = [asdict(failure) for failure in report.failures]
     write_json(plan.out / "failures.json", {"schema": FAILURES_SCHEMA, "notice": RUO, "failures": failures})
-
-
-def _write_worklist(plan: RunPlan, report: BatchReport) -> None:
-    """One line per slide of the run, failed ones too, for programs and for review."""
-    results = {result.slide.id: result for result in report.results}
-    failures = {failure.path: failure for failure in report.failures}
-    rows = []
-    for job in plan.jobs:
-        result, failure = results.get(job.id), failures.get(job.ref.path)
-        rows.append(
-            {
-                "id": job.id,
-                "path": printable(job.ref.path),
-                "case": job.case,
-                "workflow": plan.workflow.name,
-                "status": result.status if result else "failed",
-                "summary": result.summary if result else failure.message if failure else "",
-                "tissue_mm2": result.quality.tissue_area_mm2 if result else None,
-                "damaged_fraction": result.quality.damaged_fraction if result else None,
-                "result": f"slides/{job.id}/result.json" if result else None,
-                "report": f"slides/{job.id}/report.html" if result else None,
-            }
-        )
-    types = pa.schema(
-        [(name, pa.string()) for name in ("id", "path", "case", "workflow", "status", "summary")]
-        + [(name, pa.float64()) for name in ("tissue_mm2", "damaged_fraction")]
-        + [(name, pa.string()) for name in ("result", "report")]
-    )
-    write_table(plan.out / "worklist.parquet", pa.Table.from_pylist(rows, types), WORKLIST_SCHEMA)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -17,13 +17,13 @@ from numpy.typing import NDArray
 
 from coverslip.tiling.geojson import Feature
 from coverslip.tiling.plan import TilePlan
+from coverslip.tiling.stain_kind import StainKind as StainKind
 from coverslip.tiling.tissue import TissueMask
 from coverslip.workflows.result import Abstention, Call, Finding, GuidelineUse, Measurement, ModelIdentity
 from coverslip.wsi import Slide
 
 Rgba = tuple[int, int, int, int]
 VECTOR = "vector"
-StainKind = Literal["H&E", "IHC", "Papanicolaou", "Romanowsky"]
 
 
 @dataclass(frozen=True, slots=True)

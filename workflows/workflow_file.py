@@ -58,13 +58,13 @@ def read_workflow(name: str) -> WorkflowFile:
 def show_workflow(kind: WorkflowKind) -> str:
     """A file with all of its settings at their defaults, and what they mean as comments."""
     text = inspect.cleandoc(kind.settings.__doc__ or "")
-    notes = [kind.purpose, "", *text.splitlines(), "", RUO]
-    comments = [wrapped for note in notes for wrapped in textwrap.wrap(note, 100) or [""]]
+    paragraphs = [kind.purpose, *(" ".join(part.split()) for part in text.split("\n\n")), RUO]
+    comments = [line for paragraph in paragraphs for line in (*textwrap.wrap(paragraph, 100), "")]
     document: dict[str, Any] = {"schema": SCHEMA, "workflow": kind.name}
     if "model" in kind.uses:
         document["model"] = None
     document["settings"] = _plain(asdict(kind.settings()))
-    header = "".join(f"# {line}".rstrip() + "\n" for line in comments)
+    header = "".join(f"# {line}".rstrip() + "\n" for line in comments[:-1])
     return header + yaml.safe_dump(document, sort_keys=False, allow_unicode=True)
 
 

@@ -29,6 +29,7 @@ class Facts:
     `kind`: "brightfield" for RGB; "fluorescence" where the file says so; "multichannel" for other
     than RGB channels. `missing_fraction`: share of level-0 pixels whose bytes are known from the file's
     index to be absent (never written or cut off), without decoding; None if the index does not tell.
+    `z_spacing_um`: from one focal plane to the next; None with one plane, or where the file does not say.
     """
 
     format: str
@@ -40,6 +41,7 @@ class Facts:
     icc: bytes | None = None
     z_planes: int = 1
     z_plane: int = 0
+    z_spacing_um: float | None = None
     channels: tuple[str, ...] = ("R", "G", "B")
     kind: Kind = "brightfield"
     associated: tuple[str, ...] = ()

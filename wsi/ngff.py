@@ -67,6 +67,14 @@ class Image:
         x, y = (self.scale[self.axes.index(axis)] for axis in "xy")
         return Mpp(x * um_x, y * um_y, "ome-zarr scale")
 
+    def z_um(self) -> float | None:
+        """From one focal plane to the next; None unless a scale and a unit of length are stated."""
+        if "z" not in self.axes or self.scale is None:
+            return None
+        at = self.axes.index("z")
+        um = UM_PER.get(self.units[at] or "")
+        return None if um is None else self.scale[at] * um
+
     def origin_um(self) -> tuple[float, float]:
         """Where the centre of the first pixel lies, (y, x) µm; meaningless where `mpp` is None."""
         at = (self.axes.index("y"), self.axes.index("x"))

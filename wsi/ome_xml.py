@@ -31,7 +31,8 @@ UM_PER = MappingProxyType(
 
 @dataclass(frozen=True, slots=True)
 class OmeImage:
-    """`channels`: a name for each channel element, empty where it has none; `samples`: of the first."""
+    """`channels`: a name for each channel element, empty where it has none; `samples`: of the first;
+    `z_um`: from one focal plane to the next."""
 
     name: str
     mpp: Mpp | None
@@ -39,6 +40,7 @@ class OmeImage:
     channels: tuple[str, ...]
     samples: int
     size_c: int
+    z_um: float | None = None
 
 
 def refuse_entities(text: str, subject: str) -> None:
@@ -62,6 +64,7 @@ def read_ome(text: str, number: int, subject: str) -> OmeImage:
             channels=tuple(str(channel.get("Name", "")) for channel in channels),
             samples=int(channels[0].get("SamplesPerPixel", 1)) if channels else 1,
             size_c=int(pixels["SizeC"]),
+            z_um=_um(pixels, "Z"),
         )
     except (SyntaxError, KeyError, IndexError, TypeError, AttributeError, ValueError) as error:
         raise UnreadableSlideError(

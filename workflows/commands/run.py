@@ -87,6 +87,18 @@ if TYPE_CHECKING:
 @slides_option
 @slide_mpp_option("--mpp", "--slide-mpp")
 @max_damage_option
+@click.option(
+    "--min-evaluable",
+    type=click.FloatRange(0, 1),
+    default=0.5,
+    show_default=True,
+    help="Least share of the tissue without artefacts for a slide to count as evaluable.",
+)
+@click.option(
+    "--accept-stain",
+    is_flag=True,
+    help="Go on with slides whose colours are not those of a stain the workflow is made for.",
+)
 @click.option("--seed", type=int, default=0, show_default=True, help="For whatever draws at random.")
 @click.option(
     "--portable",
@@ -118,6 +130,8 @@ def command(
     slides_csv: Path | None,
     slide_mpp: float | None,
     max_damage: float,
+    min_evaluable: float,
+    accept_stain: bool,
     seed: int,
     portable: bool,
     exact: bool,
@@ -139,7 +153,13 @@ def command(
 
     out = console()
     pyramid = PyramidSettings(portable=portable)
-    settings = RunSettings(max_damage=max_damage, seed=seed, pyramid=pyramid)
+    settings = RunSettings(
+        max_damage=max_damage,
+        min_evaluable=min_evaluable,
+        accept_stain=accept_stain,
+        seed=seed,
+        pyramid=pyramid,
+    )
     short = {
         "--marker": marker,
         "--tumour": tumour,

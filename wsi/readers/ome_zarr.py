@@ -127,6 +127,7 @@ def _facts(source: Source, image: Image, arrays: Sequence[zarr.Array], z: int | 
         background=_background(image.ours),
         z_planes=lengths.get("z", 1),
         z_plane=_plane(lengths.get("z", 1), z),
+        z_spacing_um=image.z_um() if lengths.get("z", 1) > 1 else None,
         channels=("R", "G", "B") if kind == "brightfield" else names,
         kind=kind,
         files=() if source.is_url else files_below(source.path),

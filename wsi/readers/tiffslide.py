@@ -311,6 +311,7 @@ def _facts(slide: TiffSlide, layout: Layout, images: tuple[StoredImage, ...], so
         icc=profile.value if profile is not None and isinstance(profile.value, bytes) else None,
         z_planes=layout.z_planes,
         z_plane=layout.z_plane,
+        z_spacing_um=layout.ome.z_um if layout.ome and layout.z_planes > 1 else None,
         channels=layout.channels,
         kind=layout.kind,
         associated=tuple(layout.associated),

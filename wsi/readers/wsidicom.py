@@ -196,7 +196,7 @@ class DicomReader:
             )
         self._z = planes[plane]
         self._path = base.default_instance.default_path
-        self.facts = _facts(slide, self._levels, (len(planes), plane), files)
+        self.facts = _facts(slide, self._levels, (planes, plane), files)
         self._errors = (*READ_ERRORS, *_foreign_errors())
         self._series = files[0].series
 
@@ -273,7 +273,11 @@ def _colours_agree(level: StoredLevel) -> bool:
         ranges.close()
 
 
-def _facts(slide: WsiDicom, levels: list[DicomLevel], planes: tuple[int, int], files: list[Header]) -> Facts:
+def _facts(
+    slide: WsiDicom, levels: list[DicomLevel], planes: tuple[list[float], int], files: list[Header]
+) -> Facts:
+    """`planes`: where each focal plane lies in µm, lowest first; and the number of the one that is read."""
+    places = planes[0]
     base = levels[0]
     header = files[0]
     channels, kind = _channels(base)
@@ -286,8 +290,9 @@ def _facts(slide: WsiDicom, levels: list[DicomLevel], planes: tuple[int, int], f
         mpp=_mpp(base),
         objective=header.objective,
         icc=header.icc,
-        z_planes=planes[0],
+        z_planes=len(places),
         z_plane=planes[1],
+        z_spacing_um=(places[-1] - places[0]) / (len(places) - 1) if len(places) > 1 else None,
         channels=channels,
         kind=kind,
         associated=tuple(

@@ -1,0 +1,1 @@
+"""How well predictions agree with the truth: figures, their intervals, plots, and one document of them."""

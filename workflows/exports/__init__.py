@@ -1,0 +1,1 @@
+"""A result in the files of other programs: views of it, nothing is computed."""

@@ -1,0 +1,45 @@
+"""A report as PDF, laid out by WeasyPrint: the same page as one prints, without a browser."""
+
+from __future__ import annotations
+
+import io
+import os
+from contextlib import redirect_stdout
+from pathlib import Path
+from typing import Any
+
+from coverslip.atomic import replacing
+from coverslip.errors import MissingExtraError, RequestError
+from coverslip.extras import require
+
+SYSTEM = "libpango-1.0-0 libpangoft2-1.0-0 libharfbuzz-subset0"
+
+
+def write_pdf(page: str | os.PathLike[str], file: Path) -> None:
+    """The HTML file `page` as PDF. The same page gives the same bytes, and nothing but it is read.
+
+    Raises MissingExtraError where WeasyPrint or the system's Pango library is not installed, RequestError
+    where there is no folder for the file.
+    """
+    if not file.parent.is_dir():
+        raise RequestError(str(file), f"there is no folder {file.parent}", "make it first")
+    weasyprint = _weasyprint()
+    # What a report shows it holds: nothing is fetched, whatever a name in it may look like.
+    fetcher = require("weasyprint.urls").URLFetcher(allowed_protocols={"data"})
+    text = Path(page).read_text(encoding="utf-8")
+    html = weasyprint.HTML(string=text, base_url="about:blank", url_fetcher=fetcher)
+    with replacing(file) as temporary:
+        html.write_pdf(os.fspath(temporary), pdf_identifier=b"coverslip")
+
+
+def _weasyprint() -> Any:
+    """It prints advice of its own, which would stand among this program's output."""
+    try:
+        with redirect_stdout(io.StringIO()):
+            return require("weasyprint")
+    except OSError as error:
+        raise MissingExtraError(
+            "weasyprint",
+            f"lacks a library of the system ({str(error).splitlines()[0]})",
+            f"install Pango; on Debian: apt-get install {SYSTEM}",
+        ) from error
