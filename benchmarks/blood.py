@@ -161,7 +161,7 @@ def differential(
     labels: Path, tools: Path, scratch: Path, classes: str, seed: int, finder: str
 ) -> dict[str, Any]:
     import coverslip
-    from coverslip.workflows.blood import BloodSettings, blood
+    from coverslip.workflows.blood.workflow import BloodSettings, blood
     from coverslip.workflows.rules.differential import Counting
 
     slide = scratch / f"smear-{seed}.svs"

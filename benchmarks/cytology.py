@@ -35,10 +35,10 @@ from coverslip.models.cell_caller import open_caller
 from coverslip.models.pap_finder import NUCLEUS, PapFinder
 from coverslip.tiling.plan import plan_tiles
 from coverslip.tiling.tissue import find_tissue
-from coverslip.workflows.cytology import Cytology, CytologySettings, cytology
-from coverslip.workflows.cytology_calls import call_of, read_cells
-from coverslip.workflows.cytology_cells import cells_of
-from coverslip.workflows.cytology_points import at_least, points_of
+from coverslip.workflows.cytology.calls import call_of, read_cells
+from coverslip.workflows.cytology.cells import cells_of
+from coverslip.workflows.cytology.points import at_least, points_of
+from coverslip.workflows.cytology.workflow import Cytology, CytologySettings, cytology
 from coverslip.workflows.result import Call
 from coverslip.workflows.rules.bethesda import chain_of, severity
 from coverslip.workflows.rules.guideline import FOLDER, load_guideline

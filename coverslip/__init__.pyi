@@ -50,10 +50,11 @@ from .workflows.explanation import draw_explanation as draw_explanation
 from .workflows.explanation import explain_tile as explain_tile
 from .workflows.finders import ClassicalFinder as ClassicalFinder
 from .workflows.finders import open_finder as open_finder
-from .workflows.ihc import Ihc as Ihc
-from .workflows.ihc import IhcSettings as IhcSettings
+from .workflows.ihc.settings import IhcSettings as IhcSettings
+from .workflows.ihc.workflow import Ihc as Ihc
 from .workflows.job import RunSettings as RunSettings
 from .workflows.outputs import read_result as read_result
+from .workflows.registry import Asked as Asked
 from .workflows.result import SlideResult as SlideResult
 from .workflows.run import run as run
 from .workflows.slide_calls import SlideCallSettings as SlideCallSettings
@@ -61,6 +62,7 @@ from .workflows.slide_calls import slide_calls as slide_calls
 from .workflows.tile_classes import TileClassSettings as TileClassSettings
 from .workflows.tile_classes import tile_classes as tile_classes
 from .workflows.view import show as show
+from .workflows.workflow_file import workflow as workflow
 from .wsi import Box as Box
 from .wsi import Field as Field
 from .wsi import Mpp as Mpp

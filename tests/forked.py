@@ -32,7 +32,7 @@ sys.exit(int.from_bytes(answer, "big") if len(answer) == 4 else 70)
 """
 IMPORTED = (
     *("coverslip.workflows.run", "coverslip.workflows.tile_classes", "coverslip.workflows.slide_calls"),
-    *("coverslip.workflows.cells", "coverslip.workflows.embedding", "coverslip.workflows.ihc"),
+    *("coverslip.workflows.cells", "coverslip.workflows.embedding", "coverslip.workflows.ihc.workflow"),
     *("coverslip.models.training", "coverslip.models.library", "torch", "timm", "rich.progress"),
 )
 STARTS_WITHIN = 120

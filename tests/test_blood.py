@@ -32,10 +32,10 @@ from coverslip.models.smear_finder import SmearFinder, smear_finder
 from coverslip.models.white_cells import WhiteCellFinder, WhiteCellSettings
 from coverslip.tiling.plan import plan_tiles
 from coverslip.tiling.tissue import TissueMask, find_tissue
-from coverslip.workflows.blood import Blood, BloodSettings, blood
-from coverslip.workflows.blood_cells import SmearCells, wrong_calls
-from coverslip.workflows.blood_fields import FieldSettings, count_fields
-from coverslip.workflows.blood_report import Assessed, BloodReport, blood_report
+from coverslip.workflows.blood.cells import SmearCells, wrong_calls
+from coverslip.workflows.blood.fields import FieldSettings, count_fields
+from coverslip.workflows.blood.report import Assessed, BloodReport, blood_report
+from coverslip.workflows.blood.workflow import Blood, BloodSettings, blood
 from coverslip.workflows.finders import open_finder, settle_finder
 from coverslip.workflows.registry import build_workflow, find_workflow
 from coverslip.workflows.result import SlideResult

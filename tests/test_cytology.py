@@ -23,9 +23,9 @@ from coverslip.errors import ModelMismatchError, RequestError
 from coverslip.models.pap_finder import PapFinder, common_density
 from coverslip.tiling.plan import plan_tiles
 from coverslip.tiling.tissue import find_tissue
-from coverslip.workflows.cytology import Cytology, CytologySettings, cytology
-from coverslip.workflows.cytology_cells import cells_of, crowds_of
-from coverslip.workflows.cytology_points import points_of, roles_of
+from coverslip.workflows.cytology.cells import cells_of, crowds_of
+from coverslip.workflows.cytology.points import points_of, roles_of
+from coverslip.workflows.cytology.workflow import Cytology, CytologySettings, cytology
 from coverslip.workflows.registry import find_workflow
 from coverslip.workflows.result import SlideResult
 from coverslip.workflows.rules.guideline import FOLDER, load_guideline

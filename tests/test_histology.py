@@ -22,24 +22,24 @@ from coverslip.errors import RequestError
 from coverslip.models.objects import Objects
 from coverslip.tiling.plan import TilePlan
 from coverslip.workflows import cells as cells_module
-from coverslip.workflows import histology_mitoses as mitoses_module
 from coverslip.workflows.cells import CellFinding, CellSettings
 from coverslip.workflows.cli import run as command
-from coverslip.workflows.histology import Histology, histology
-from coverslip.workflows.histology_call import call_main_class, call_slide, call_tumour
-from coverslip.workflows.histology_grade import find_grade, read_grade
-from coverslip.workflows.histology_mitoses import (
+from coverslip.workflows.histology import mitoses as mitoses_module
+from coverslip.workflows.histology.call import call_main_class, call_slide, call_tumour
+from coverslip.workflows.histology.grade import find_grade, read_grade
+from coverslip.workflows.histology.mitoses import (
     densest_square,
     mitoses_by_tiles,
     mitosis_finder,
     poisson_interval,
     read_mitoses,
 )
-from coverslip.workflows.histology_reading import ClassedTiles, Reading
-from coverslip.workflows.histology_roles import Roles, RoleSettings, find_roles
-from coverslip.workflows.histology_settings import HistologySettings
-from coverslip.workflows.histology_stroma import read_stroma, tumour_bed
-from coverslip.workflows.histology_tumour import Tumour, find_tumour, foci_table, focus_features, read_tumour
+from coverslip.workflows.histology.reading import ClassedTiles, Reading
+from coverslip.workflows.histology.roles import Roles, RoleSettings, find_roles
+from coverslip.workflows.histology.settings import HistologySettings
+from coverslip.workflows.histology.stroma import read_stroma, tumour_bed
+from coverslip.workflows.histology.tumour import Tumour, find_tumour, foci_table, focus_features, read_tumour
+from coverslip.workflows.histology.workflow import Histology, histology
 from coverslip.workflows.result import Finding, Measurement, SlideResult
 from coverslip.workflows.rules.guideline import load_guideline
 from coverslip.wsi import Mpp, Size

@@ -22,7 +22,7 @@ import coverslip
 from coverslip.errors import RequestError
 from coverslip.tiling.plan import TilePlan, plan_tiles, tile_positions
 from coverslip.tiling.tissue import TissueMask, find_tissue
-from coverslip.workflows.ihc import Ihc, IhcSettings
+from coverslip.workflows.ihc.workflow import Ihc, IhcSettings
 from coverslip.workflows.ownership import owned
 from coverslip.workflows.result import SlideResult
 from coverslip.wsi import Box, Mpp, Size, Slide, open_slide

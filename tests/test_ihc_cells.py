@@ -22,9 +22,9 @@ from coverslip.models.nuclei import Nuclei, measure_nuclei
 from coverslip.tiling.plan import plan_tiles
 from coverslip.tiling.stain import H_DAB, StainVectors
 from coverslip.tiling.tissue import TissueMask, find_tissue
-from coverslip.workflows.ihc import Ihc
-from coverslip.workflows.ihc_cells import find_cells, nuclear_doubt, pattern_bins
-from coverslip.workflows.ihc_settings import IhcSettings
+from coverslip.workflows.ihc.cells import find_cells, nuclear_doubt, pattern_bins
+from coverslip.workflows.ihc.settings import IhcSettings
+from coverslip.workflows.ihc.workflow import Ihc
 from coverslip.wsi import Slide, open_slide
 
 MPP = 0.5

@@ -25,12 +25,13 @@ from coverslip.tiling.geojson_reader import read_regions
 from coverslip.tiling.plan import plan_tiles
 from coverslip.tiling.stain import H_AEC, H_DAB, StainVectors, separate, stain_vectors
 from coverslip.tiling.tissue import find_tissue
-from coverslip.workflows import ihc_stains, tile_classes
-from coverslip.workflows.ihc import Ihc
-from coverslip.workflows.ihc_fields import STEPS, FieldSettings, Places, hot_spot, representatives
-from coverslip.workflows.ihc_markers import MARKERS
-from coverslip.workflows.ihc_settings import IhcSettings
-from coverslip.workflows.ihc_stains import chosen_vectors, stains_of
+from coverslip.workflows import tile_classes
+from coverslip.workflows.ihc import stains as ihc_stains
+from coverslip.workflows.ihc.fields import STEPS, FieldSettings, Places, hot_spot, representatives
+from coverslip.workflows.ihc.markers import MARKERS
+from coverslip.workflows.ihc.settings import IhcSettings
+from coverslip.workflows.ihc.stains import chosen_vectors, stains_of
+from coverslip.workflows.ihc.workflow import Ihc
 from coverslip.workflows.registry import build_workflow, find_workflow
 from coverslip.workflows.result import Measurement, ModelIdentity, SlideResult
 from coverslip.workflows.run import RunSettings

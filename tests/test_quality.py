@@ -35,7 +35,7 @@ from coverslip.tiling.quality import (
 )
 from coverslip.tiling.stain_kind import StainEvidence, stain_evidence
 from coverslip.tiling.tissue import TissueMask, TissueSettings, detect_tissue, overview_of, tissue_in
-from coverslip.workflows.ihc import Ihc
+from coverslip.workflows.ihc.workflow import Ihc
 from coverslip.workflows.job import RunSettings
 from coverslip.workflows.layout import lay_out, read_layout, write_layout
 from coverslip.workflows.outputs import read_result

@@ -9,7 +9,7 @@ import yaml
 
 from coverslip.errors import RequestError
 from coverslip.workflows.cli import run as command
-from coverslip.workflows.ihc import Ihc
+from coverslip.workflows.ihc.workflow import Ihc
 from coverslip.workflows.registry import Asked, build_workflow, find_workflow, known_workflows
 from coverslip.workflows.rules.codes import code_of
 from coverslip.workflows.rules.guideline import known_guidelines, load_guideline

@@ -22,7 +22,7 @@ from coverslip.tiling.geojson import Feature, write_geojson
 from coverslip.workflows import cli, pictures
 from coverslip.workflows import deep_zoom as zooming
 from coverslip.workflows.deep_zoom import DeepZoom, Layer, Outline, Place, deep_zoom
-from coverslip.workflows.ihc import Ihc
+from coverslip.workflows.ihc.workflow import Ihc
 from coverslip.workflows.outputs import is_done, read_result, result_folders
 from coverslip.workflows.pdf import write_pdf
 from coverslip.workflows.report import format_interval, format_value, render_report, write_report_again

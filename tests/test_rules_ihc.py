@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from coverslip.errors import RequestError
-from coverslip.workflows.ihc_markers import MARKERS
+from coverslip.workflows.ihc.markers import MARKERS
 from coverslip.workflows.rules.allred import allred, allred_of_counts, proportion_score
 from coverslip.workflows.rules.bands import band_of, exact, judge, judge_share, percent
 from coverslip.workflows.rules.guideline import known_guidelines, load_guideline, read_guideline

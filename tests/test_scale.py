@@ -22,7 +22,7 @@ from coverslip.workflows.batch import run_jobs
 from coverslip.workflows.clock import now
 from coverslip.workflows.cluster import connected
 from coverslip.workflows.conclude import finish
-from coverslip.workflows.ihc import Ihc
+from coverslip.workflows.ihc.workflow import Ihc
 from coverslip.workflows.job import Job, RunSettings, stored_bytes
 from coverslip.workflows.memory import Kept
 from coverslip.workflows.outputs import digests

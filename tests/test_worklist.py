@@ -20,7 +20,7 @@ from coverslip.ruo import RUO
 from coverslip.workflows.batch import BatchReport, Failure
 from coverslip.workflows.batch_plots import FEWEST, batch_plots, limits
 from coverslip.workflows.csv_table import STARTS, plain_cell, write_csv
-from coverslip.workflows.ihc import Ihc
+from coverslip.workflows.ihc.workflow import Ihc
 from coverslip.workflows.job import Job, RunSettings
 from coverslip.workflows.result import Call, SlideResult, Times
 from coverslip.workflows.worklist import write_worklist

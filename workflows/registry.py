@@ -95,7 +95,11 @@ def read_settings(record: type[Any], given: Mapping[str, Any], subject: str) -> 
     try:
         return TypeAdapter(record).validate_python(dict(given))
     except ValidationError as error:
-        found = error.errors(include_url=False, include_context=False)
+        found = error.errors(include_url=False)
+        for entry in found:
+            refused = entry.get("ctx", {}).get("error")
+            if isinstance(refused, RequestError):
+                raise refused from error
         listed = "; ".join(f"{'.'.join(map(str, e['loc']))} {e['input']!r}: {e['msg']}" for e in found)
         raise RequestError(subject, listed, "change these settings") from error
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import inspect
 import textwrap
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,7 +14,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from coverslip.errors import RequestError
 from coverslip.ruo import RUO
-from coverslip.workflows.registry import WorkflowKind, find_workflow
+from coverslip.workflows.registry import Asked, WorkflowKind, build_workflow, find_workflow
+from coverslip.workflows.workflow import Workflow
 
 SUFFIXES = (".yaml", ".yml")
 SCHEMA = "coverslip.workflow/1"
@@ -53,6 +55,23 @@ def read_workflow(name: str) -> WorkflowFile:
         listed = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'the file'}: {e['msg']}" for e in found)
         raise RequestError(name, listed, "see coverslip workflows show") from error
     return WorkflowFile(find_workflow(document.workflow), document.model, document.settings)
+
+
+def workflow(name: str, settings: Mapping[str, Any] | None = None, asked: Asked | None = None) -> Workflow:
+    """A workflow to give to `run`, by its name or file.
+
+    `settings`: over those of the file, nested as there, or by dotted names such as `{"score.enough_nuclei":
+    9}`. `asked`: its model, before the file's. Raises RequestError for what the workflow does not know,
+    ModelUnavailableError.
+
+    >>> workflow("ihc", {"marker": "ki67"}).name
+    'ihc'
+    """
+    file, asked = read_workflow(name), asked or Asked()
+    merged = file.settings
+    for key, value in (settings or {}).items():
+        merged = with_setting(merged, key, value)
+    return build_workflow(file.kind, merged, replace(asked, model=asked.model or file.model))
 
 
 def show_workflow(kind: WorkflowKind) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,9 +28,8 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from coverslip.workflows.batch import BatchReport
-    from coverslip.workflows.registry import Asked
+    from coverslip.workflows.registry import WorkflowKind
     from coverslip.workflows.run import RunPlan
-    from coverslip.workflows.workflow import Workflow
 
 
 @click.command("run", epilog=RUO)
@@ -150,6 +148,8 @@ def command(
     from coverslip.workflows.progress import watcher
     from coverslip.workflows.registry import Asked
     from coverslip.workflows.run import execute, plan_run
+    from coverslip.workflows.workflow_file import read_workflow
+    from coverslip.workflows.workflow_file import workflow as named_workflow
 
     out = console()
     pyramid = PyramidSettings(portable=portable)
@@ -171,7 +171,8 @@ def command(
         "--exact": exact or None,
     }
     asked = Asked(model, encoder, weights, random_weights, commercial_only)
-    chosen = _workflow(workflow, {**short, **_parsed(settings_given)}, asked)
+    given = _named({**short, **_parsed(settings_given)}, read_workflow(workflow).kind)
+    chosen = named_workflow(workflow, given, asked)
     plan = plan_run(paths, output, chosen, settings, slides_csv, slide_mpp)
     say_ignored(plan, out)
     if dry_run:
@@ -213,22 +214,18 @@ def _parsed(given: tuple[str, ...]) -> dict[str, Any]:
     return found
 
 
-def _workflow(name: str, given: Mapping[str, Any], asked: Asked) -> Workflow:
-    """`given`: settings by dotted name, or by the option that stands for one; None for one not given."""
+def _named(given: Mapping[str, Any], kind: WorkflowKind) -> dict[str, Any]:
+    """Settings by name; `given`: by that, or by the option that stands for one, None for one not given."""
     from coverslip.errors import RequestError
-    from coverslip.workflows.registry import build_workflow
-    from coverslip.workflows.workflow_file import read_workflow, with_setting
 
-    file = read_workflow(name)
-    settings, defaults = file.settings, file.kind.settings()
+    defaults, found = kind.settings(), {}
     for key, value in given.items():
         if value is None:
             continue
-        setting = SHORT.get(key, key)
-        if key in SHORT and not hasattr(defaults, setting):
-            raise RequestError(key, f"is not used by the workflow {file.kind.name}", "leave it out")
-        settings = with_setting(settings, setting, value)
-    return build_workflow(file.kind, settings, replace(asked, model=asked.model or file.model))
+        if key in SHORT and not hasattr(defaults, SHORT[key]):
+            raise RequestError(key, f"is not used by the workflow {kind.name}", "leave it out")
+        found[SHORT.get(key, key)] = value
+    return found
 
 
 def say_ignored(plan: RunPlan, out: Console) -> None:

@@ -13,8 +13,8 @@ from coverslip.tiling.geojson import Feature
 from coverslip.tiling.plan import TilePlan
 from coverslip.tiling.rings import Polygon, mask_polygons
 from coverslip.workflows.foci import Focus, find_foci
-from coverslip.workflows.histology_reading import WEIGHED, ClassedTiles, Reading, lacking
-from coverslip.workflows.histology_roles import Roles
+from coverslip.workflows.histology.reading import WEIGHED, ClassedTiles, Reading, lacking
+from coverslip.workflows.histology.roles import Roles
 from coverslip.workflows.palette import class_colours
 from coverslip.workflows.result import Finding, Measurement, TileReference
 from coverslip.workflows.rules.guideline import Guideline

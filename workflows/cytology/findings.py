@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from coverslip.models.pap_finder import CLUMP, SMALL
-from coverslip.workflows.cytology_calls import Reading
+from coverslip.workflows.cytology.calls import Reading
 from coverslip.workflows.result import Abstention, Finding, Measurement, TileReference
 from coverslip.workflows.rules.adequacy import Adequacy
 from coverslip.workflows.rules.bethesda import Judged, severity

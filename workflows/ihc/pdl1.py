@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from fractions import Fraction
 
-from coverslip.workflows.ihc_her2 import membrane_use
-from coverslip.workflows.ihc_reading import Counted, Judgement, refused
+from coverslip.workflows.ihc.her2 import membrane_use
+from coverslip.workflows.ihc.reading import Counted, Judgement, refused
 from coverslip.workflows.result import Abstention, Measurement
 from coverslip.workflows.rules.bands import Verdict, insufficient
 from coverslip.workflows.rules.codes import code_of

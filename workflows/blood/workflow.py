@@ -14,9 +14,9 @@ from coverslip.models.library import find_model
 from coverslip.models.licence import refuse_other_than_commercial
 from coverslip.tiling.plan import TilePlan
 from coverslip.tiling.tissue import TissueMask
-from coverslip.workflows.blood_cells import SmearCells, add_calls, roles_of, wrong_calls
-from coverslip.workflows.blood_fields import FieldSettings, count_fields
-from coverslip.workflows.blood_report import Assessed, blood_report, galleries
+from coverslip.workflows.blood.cells import SmearCells, add_calls, roles_of, wrong_calls
+from coverslip.workflows.blood.fields import FieldSettings, count_fields
+from coverslip.workflows.blood.report import Assessed, blood_report, galleries
 from coverslip.workflows.cells import CellFinding, CellSettings, cell_finding
 from coverslip.workflows.finders import CLASSICAL, WHITE_CELLS, open_finder, settle_finder
 from coverslip.workflows.registry import Asked, WorkflowKind

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from coverslip.models.compartments import CellShape, grow, measure_compartments
 from coverslip.models.nuclei import Labels, Nuclei, find_nuclei, measure_nuclei
 from coverslip.tiling.stain import StainVectors, separate
-from coverslip.workflows.ihc_settings import IhcSettings
+from coverslip.workflows.ihc.settings import IhcSettings
 from coverslip.workflows.palette import INTENSITY
 
 NAMES = tuple(name for name, _ in INTENSITY.values())

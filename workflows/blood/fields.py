@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from coverslip.tiling.plan import tissue_share
 from coverslip.tiling.tissue import TissueMask
-from coverslip.workflows.blood_cells import RED, SCHISTOCYTES, SmearCells
+from coverslip.workflows.blood.cells import RED, SCHISTOCYTES, SmearCells
 from coverslip.workflows.result import Measurement
 from coverslip.wsi import Slide
 

@@ -20,7 +20,7 @@ from coverslip.tiling.stain import (
     stain_vectors,
 )
 from coverslip.tiling.tissue import TissueMask, overview_mpp
-from coverslip.workflows.ihc_settings import IhcSettings
+from coverslip.workflows.ihc.settings import IhcSettings
 from coverslip.workflows.memory import Kept
 from coverslip.wsi import Field, Size, Slide
 from coverslip.wsi.facts import WHITE

@@ -23,11 +23,11 @@ from coverslip.tiling.focus_stack import FUSION, FusionSettings, fusion_reach, s
 from coverslip.tiling.plan import TilePlan
 from coverslip.tiling.supply import SupplySettings
 from coverslip.tiling.tissue import TissueMask
-from coverslip.workflows.cytology_calls import call_of, obscured_share, read_cells, summary_of
-from coverslip.workflows.cytology_cells import cells_of
-from coverslip.workflows.cytology_findings import abstentions_of, findings_of, measurements_of
-from coverslip.workflows.cytology_look import Focus, Look, class_names, picture_of
-from coverslip.workflows.cytology_points import check_roles, points_of
+from coverslip.workflows.cytology.calls import call_of, obscured_share, read_cells, summary_of
+from coverslip.workflows.cytology.cells import cells_of
+from coverslip.workflows.cytology.findings import abstentions_of, findings_of, measurements_of
+from coverslip.workflows.cytology.look import Focus, Look, class_names, picture_of
+from coverslip.workflows.cytology.points import check_roles, points_of
 from coverslip.workflows.finders import open_finder, settle_finder
 from coverslip.workflows.palette import class_colours
 from coverslip.workflows.registry import Asked, WorkflowKind

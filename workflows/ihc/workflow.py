@@ -19,16 +19,16 @@ from coverslip.tiling.plan import TilePlan
 from coverslip.tiling.stain import StainVectors
 from coverslip.tiling.supply import SupplySettings, TileBatch, supply
 from coverslip.tiling.tissue import TissueMask
-from coverslip.workflows.ihc_cells import find_cells, nuclear_doubt
-from coverslip.workflows.ihc_her2 import read_her2
-from coverslip.workflows.ihc_intensity import read_intensity
-from coverslip.workflows.ihc_ki67 import read_ki67
-from coverslip.workflows.ihc_pdl1 import read_pdl1
-from coverslip.workflows.ihc_reading import Counted, Judgement
-from coverslip.workflows.ihc_receptor import read_receptor
-from coverslip.workflows.ihc_settings import IhcSettings
-from coverslip.workflows.ihc_stains import PINKEST, chosen_vectors, off_plane, stains_of
-from coverslip.workflows.ihc_tumour import AllCells, Tumour, read_tumour
+from coverslip.workflows.ihc.cells import find_cells, nuclear_doubt
+from coverslip.workflows.ihc.her2 import read_her2
+from coverslip.workflows.ihc.intensity import read_intensity
+from coverslip.workflows.ihc.ki67 import read_ki67
+from coverslip.workflows.ihc.pdl1 import read_pdl1
+from coverslip.workflows.ihc.reading import Counted, Judgement
+from coverslip.workflows.ihc.receptor import read_receptor
+from coverslip.workflows.ihc.settings import IhcSettings
+from coverslip.workflows.ihc.stains import PINKEST, chosen_vectors, off_plane, stains_of
+from coverslip.workflows.ihc.tumour import AllCells, Tumour, read_tumour
 from coverslip.workflows.ownership import owned
 from coverslip.workflows.palette import INTENSITY
 from coverslip.workflows.registry import Asked, WorkflowKind

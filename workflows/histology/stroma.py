@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from coverslip.workflows.histology_reading import Reading, lacking
-from coverslip.workflows.histology_tumour import Tumour
+from coverslip.workflows.histology.reading import Reading, lacking
+from coverslip.workflows.histology.tumour import Tumour
 from coverslip.workflows.result import Finding, Measurement
 from coverslip.workflows.rules.guideline import Guideline
 from coverslip.workflows.rules.stroma import in_steps, stroma_category, stroma_share, stromal_til, til_band

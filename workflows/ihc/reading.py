@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from coverslip.workflows.ihc_cells import NAMES
-from coverslip.workflows.ihc_settings import IhcSettings
+from coverslip.workflows.ihc.cells import NAMES
+from coverslip.workflows.ihc.settings import IhcSettings
 from coverslip.workflows.result import (
     Abstention,
     Call,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from coverslip.workflows.ihc_reading import Counted, Judgement, refused, use_of
+from coverslip.workflows.ihc.reading import Counted, Judgement, refused, use_of
 from coverslip.workflows.result import GuidelineUse, Measurement
 from coverslip.workflows.rules.bands import Verdict, insufficient
 from coverslip.workflows.rules.codes import code_of

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 from coverslip.errors import RequestError
-from coverslip.workflows.histology_roles import RoleSettings
+from coverslip.workflows.histology.roles import RoleSettings
 from coverslip.workflows.rules.gleason import GLEASON
 from coverslip.workflows.rules.guideline import Guideline, load_guideline
 from coverslip.workflows.rules.mitoses import MITOSES

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from coverslip.models.pap_finder import common_density
 from coverslip.tiling.stain import estimate_background
 from coverslip.tiling.tissue import TissueMask, overview_mpp
-from coverslip.workflows.cytology_cells import Cells, crowds_of
-from coverslip.workflows.cytology_points import Points, counts_towards
+from coverslip.workflows.cytology.cells import Cells, crowds_of
+from coverslip.workflows.cytology.points import Points, counts_towards
 from coverslip.workflows.result import Abstention, Call, Urgency
 from coverslip.workflows.rules.adequacy import Adequacy, Population, Preparation, assess_adequacy
 from coverslip.workflows.rules.bethesda import Judged, judge, severity, triage_score

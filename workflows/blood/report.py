@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coverslip.models.document import TileFit
-from coverslip.workflows.blood_cells import SCHISTOCYTES, UNSURE, WHITE, SmearCells
+from coverslip.workflows.blood.cells import SCHISTOCYTES, UNSURE, WHITE, SmearCells
 from coverslip.workflows.result import Abstention, Call, Finding, Interval, Measurement, TileReference
 from coverslip.workflows.rules.bands import Verdict
 from coverslip.workflows.rules.differential import (

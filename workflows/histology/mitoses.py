@@ -19,8 +19,8 @@ from coverslip.workflows.cell_table import OUTLINE
 from coverslip.workflows.cells import CellFinding
 from coverslip.workflows.finders import open_finder
 from coverslip.workflows.foci import find_foci
-from coverslip.workflows.histology_reading import ClassedTiles, Reading, lacking
-from coverslip.workflows.histology_roles import recognised
+from coverslip.workflows.histology.reading import ClassedTiles, Reading, lacking
+from coverslip.workflows.histology.roles import recognised
 from coverslip.workflows.result import Finding, Interval, Measurement, TileReference
 from coverslip.workflows.rules.guideline import Guideline
 from coverslip.workflows.rules.mitoses import elston_score, per_fields, per_mm2

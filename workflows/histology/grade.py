@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from coverslip.workflows.histology_reading import WEIGHED, Reading, lacking
-from coverslip.workflows.histology_tumour import Tumour
+from coverslip.workflows.histology.reading import WEIGHED, Reading, lacking
+from coverslip.workflows.histology.tumour import Tumour
 from coverslip.workflows.result import Finding, Measurement
 from coverslip.workflows.rules.codes import code_of
 from coverslip.workflows.rules.gleason import grade_group, main_patterns

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from coverslip.workflows.ihc_reading import Counted, Judgement, refused, use_of
+from coverslip.workflows.ihc.reading import Counted, Judgement, refused, use_of
 from coverslip.workflows.result import Measurement
 from coverslip.workflows.rules.allred import allred_of_counts
 from coverslip.workflows.rules.bands import insufficient

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from coverslip.workflows.ihc_reading import Counted, Judgement
+from coverslip.workflows.ihc.reading import Counted, Judgement
 from coverslip.workflows.result import Abstention
 
 

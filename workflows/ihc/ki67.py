@@ -6,8 +6,8 @@ from fractions import Fraction
 
 import numpy as np
 
-from coverslip.workflows.ihc_fields import Field, Places, Representative, hot_spot, representatives
-from coverslip.workflows.ihc_reading import Counted, Judgement, refused, use_of
+from coverslip.workflows.ihc.fields import Field, Places, Representative, hot_spot, representatives
+from coverslip.workflows.ihc.reading import Counted, Judgement, refused, use_of
 from coverslip.workflows.result import Finding, Measurement, TileReference
 from coverslip.workflows.rules.bands import Verdict, judge
 from coverslip.workflows.rules.codes import code_of

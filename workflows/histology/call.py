@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from coverslip.workflows.foci import Focus
-from coverslip.workflows.histology_grade import GROUP, Grade
-from coverslip.workflows.histology_reading import ClassedTiles
-from coverslip.workflows.histology_roles import Roles
-from coverslip.workflows.histology_tumour import Tumour, deposit_categories, known
+from coverslip.workflows.histology.grade import GROUP, Grade
+from coverslip.workflows.histology.reading import ClassedTiles
+from coverslip.workflows.histology.roles import Roles
+from coverslip.workflows.histology.tumour import Tumour, deposit_categories, known
 from coverslip.workflows.result import Call, Finding, Measurement
 from coverslip.workflows.rules.codes import code_of
 from coverslip.workflows.rules.guideline import Guideline

@@ -20,7 +20,7 @@ from coverslip.models.slide_document import SlideModelDocument
 from coverslip.tiling.plan import TilePlan
 from coverslip.tiling.tissue import TissueMask
 from coverslip.workflows.cells import CellSettings, cell_finding
-from coverslip.workflows.histology_call import (
+from coverslip.workflows.histology.call import (
     call_main_class,
     call_slide,
     call_tumour,
@@ -29,8 +29,8 @@ from coverslip.workflows.histology_call import (
     slide_triage,
     surest,
 )
-from coverslip.workflows.histology_grade import Grade, find_grade, read_grade
-from coverslip.workflows.histology_mitoses import (
+from coverslip.workflows.histology.grade import Grade, find_grade, read_grade
+from coverslip.workflows.histology.mitoses import (
     CELLS,
     LOOKED,
     Mitoses,
@@ -40,11 +40,11 @@ from coverslip.workflows.histology_mitoses import (
     mitosis_finder,
     read_mitoses,
 )
-from coverslip.workflows.histology_reading import ClassedTiles, Reading, classed_tiles
-from coverslip.workflows.histology_roles import Roles, find_roles
-from coverslip.workflows.histology_settings import HistologySettings, Rules, load_rules
-from coverslip.workflows.histology_stroma import read_stroma
-from coverslip.workflows.histology_tumour import (
+from coverslip.workflows.histology.reading import ClassedTiles, Reading, classed_tiles
+from coverslip.workflows.histology.roles import Roles, find_roles
+from coverslip.workflows.histology.settings import HistologySettings, Rules, load_rules
+from coverslip.workflows.histology.stroma import read_stroma
+from coverslip.workflows.histology.tumour import (
     Tumour,
     find_tumour,
     foci_table,

@@ -68,7 +68,7 @@ class Cells:
 def cells_of(
     table: pa.Table, classes: Sequence[str], roles: Sequence[str], mpp: Mpp, side_um: float
 ) -> Cells:
-    """From the rows of all tiles, as `coverslip.workflows.cytology_look` writes them."""
+    """From the rows of all tiles, as `coverslip.workflows.cytology.look` writes them."""
     column = {name: table[name].to_numpy() for name in ("x", "y", "class", "score", "strange", "undecided")}
     role_of = dict(zip(classes, roles, strict=True))
     names = np.asarray(column["class"], object)

@@ -9,8 +9,8 @@ from coverslip.errors import RequestError
 from coverslip.models.compartments import CellShape
 from coverslip.models.nuclei import WORKING_MPP, NucleiSettings
 from coverslip.tiling.stain import Vector
-from coverslip.workflows.ihc_fields import FieldSettings
-from coverslip.workflows.ihc_markers import MARKERS, Marker, Site, marker_of
+from coverslip.workflows.ihc.fields import FieldSettings
+from coverslip.workflows.ihc.markers import MARKERS, Marker, Site, marker_of
 from coverslip.workflows.rules.guideline import Guideline, load_guideline
 from coverslip.workflows.scores import IhcScoreSettings
 from coverslip.wsi.pixels import Rgb

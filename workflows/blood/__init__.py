@@ -1,0 +1,1 @@
+"""Blood smears: the white-cell differential, red cells and platelets."""

@@ -1,0 +1,1 @@
+"""Cervical cytology: cells found and called, adequacy, a Bethesda category."""

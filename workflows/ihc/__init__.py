@@ -1,0 +1,1 @@
+"""Immunohistochemistry: stained nuclei, cells and membranes, read by each marker's own rule."""
