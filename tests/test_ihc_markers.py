@@ -28,7 +28,7 @@ from coverslip.tiling.tissue import find_tissue
 from coverslip.workflows import tile_classes
 from coverslip.workflows.ihc import stains as ihc_stains
 from coverslip.workflows.ihc.fields import STEPS, FieldSettings, Places, hot_spot, representatives
-from coverslip.workflows.ihc.markers import MARKERS
+from coverslip.workflows.ihc.markers import marker_of
 from coverslip.workflows.ihc.settings import IhcSettings
 from coverslip.workflows.ihc.stains import chosen_vectors, stains_of
 from coverslip.workflows.ihc.workflow import Ihc
@@ -358,7 +358,7 @@ def test_a_laboratory_may_bring_its_own_cut_offs(stained: Path, folder: Path) ->
 @pytest.mark.parametrize(("marker", "status"), [("er", "positive"), ("pr", "positive")])
 def test_receptors_have_category_and_both_allred_scores(stained: Path, marker: str, status: str) -> None:
     found, _ = look(stained, marker=marker)
-    name = MARKERS[marker].name
+    name = marker_of(marker).name
     assert found.call
     assert (found.call.category, found.call.urgency) == (status, "routine")
     assert found.call.code

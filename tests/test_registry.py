@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import yaml
+from slides import tissue, write_tiff
 
 from coverslip.errors import RequestError
 from coverslip.workflows.cli import run as command
 from coverslip.workflows.ihc.workflow import Ihc
+from coverslip.workflows.outputs import read_result
 from coverslip.workflows.registry import Asked, build_workflow, find_workflow, known_workflows
 from coverslip.workflows.rules.codes import code_of
 from coverslip.workflows.rules.guideline import known_guidelines, load_guideline
@@ -103,3 +108,67 @@ def test_a_laboratorys_own_guideline_is_a_file(tmp_path: Path) -> None:
 def test_a_code_is_known_or_there_is_none() -> None:
     assert code_of("TPS") == "LOINC 83053-9"
     assert code_of("nothing of the kind") is None
+
+
+MODULE = """
+from coverslip.workflows.ihc.markers import Marker
+from coverslip.workflows.ihc.settings import IhcSettings
+from coverslip.workflows.ihc.workflow import Ihc
+from coverslip.workflows.registry import WorkflowKind
+
+PHH3 = Marker("PHH3", "nucleus", "receptor", "phh3-ours")
+
+
+def build(settings, asked):
+    return Ihc(settings)
+
+
+KIND = WorkflowKind("proliferation", "Ki-67 as we read it.", IhcSettings, build)
+"""
+RULE = """
+name: Ours
+version: "1"
+source: our validation
+values:
+  categories: [{name: quiet, below: 10}, {name: busy, urgency: attention}]
+  least_cells: 20
+  controls_at_most: 1
+"""
+ENTRIES = """
+[coverslip.workflows]
+proliferation = our_lab.reading:KIND
+[coverslip.markers]
+phh3 = our_lab.reading:PHH3
+[coverslip.guidelines]
+ours = our_lab.rules
+"""
+
+
+def test_a_laboratorys_package_brings_workflow_marker_and_rule(tmp_path: Path) -> None:
+    """A real installed distribution, and the command line in a process that finds it."""
+    site = tmp_path / "site"
+    for folder in (site / "our_lab-1.dist-info", site / "our_lab/rules"):
+        folder.mkdir(parents=True)
+    (site / "our_lab-1.dist-info/METADATA").write_text("Metadata-Version: 2.1\nName: our-lab\nVersion: 1\n")
+    (site / "our_lab-1.dist-info/entry_points.txt").write_text(ENTRIES)
+    for package in (site / "our_lab", site / "our_lab/rules"):
+        (package / "__init__.py").touch()
+    (site / "our_lab/reading.py").write_text(MODULE)
+    (site / "our_lab/rules/phh3-ours.yaml").write_text(RULE)
+    write_tiff(tmp_path / "a.tif", tissue(512, 512), 0.5)
+    arguments = ["run", "a.tif", "-o", "out", "--workflow", "proliferation", "--marker", "phh3"]
+    done = subprocess.run(
+        [sys.executable, "-m", "coverslip", *arguments],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(site), "PYTHONWARNINGS": "ignore"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    result = read_result(tmp_path / "out/slides/a.tif")
+    assert result.call is not None
+    assert result.call.category in {"quiet", "busy"}
+    assert "PHH3" in result.call.text
+    assert result.guidelines[0].name == "Ours"
+    assert result.guidelines[0].cut_offs["least_cells"] == 20

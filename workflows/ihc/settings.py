@@ -10,7 +10,7 @@ from coverslip.models.compartments import CellShape
 from coverslip.models.nuclei import WORKING_MPP, NucleiSettings
 from coverslip.tiling.stain import Vector
 from coverslip.workflows.ihc.fields import FieldSettings
-from coverslip.workflows.ihc.markers import MARKERS, Marker, Site, marker_of
+from coverslip.workflows.ihc.markers import Marker, Site, marker_of
 from coverslip.workflows.rules.guideline import Guideline, load_guideline
 from coverslip.workflows.scores import IhcScoreSettings
 from coverslip.wsi.pixels import Rgb
@@ -22,9 +22,10 @@ Method = Literal["global", "weighted", "hot-spot"]
 
 @dataclass(frozen=True, slots=True)
 class IhcSettings:
-    """`marker`: generic, ki67, er, pr, her2 or pdl1. `guideline`: id or file of the rule it is read by; null
-    for the marker's own. `tumour`: which cells count: null for all in tissue, a GeoJSON file of the tumour
-    (or a folder with one named after each slide, such as case-1.svs.geojson), or a tile model;
+    """`marker`: generic, ki67, er, pr, her2, pdl1, or one of another package. `guideline`: id or file of the
+    rule it is read by; null for the marker's own. `tumour`: which cells count: null for all in tissue, a
+    GeoJSON file of the tumour (or a folder with one named after each slide, such as case-1.svs.geojson), or a
+    tile model;
     `tumour_class`: the classification, or the model's class, that is tumour. `stains`: default (haematoxylin
     and DAB as in QuPath), aec, estimate (from each slide, haematoxylin and DAB), or two vectors of optical
     density, [[R, G, B], [R, G, B]]. `background`: colour of glass, white (QuPath's thresholds belong to it),
@@ -70,12 +71,12 @@ class IhcSettings:
         if self.tumour is None and self.tumour_class is not None:
             raise RequestError("tumour_class", "is of no use without tumour", "say where the tumour is")
         if self.kind.guideline is None and self.guideline is not None:
-            known = ", ".join(name for name, marker in MARKERS.items() if marker.guideline)
-            raise RequestError("guideline", "is of no use to the marker generic", f"name one of {known}")
+            unruled = f"is of no use to the marker {self.marker}"
+            raise RequestError("guideline", unruled, "name a marker that is read by a rule, such as ki67")
 
     def _check_site(self) -> None:
         own = marker_of(self.marker).site
-        allowed = ("nucleus", "cytoplasm") if self.marker == "generic" else (own,)
+        allowed = ("nucleus", "cytoplasm") if self.kind.reading == "intensity" else (own,)
         if self.site is not None and self.site not in allowed:
             raise RequestError(
                 f"site {self.site!r}",

@@ -1,4 +1,8 @@
-"""Cut-offs, categories and codes of a published rule, as data: one YAML file per guideline and version."""
+"""Cut-offs, categories and codes of a published rule, as data: one YAML file per guideline and version.
+
+A Python package that brings some names the importable package whose folder holds them in the entry point
+group `coverslip.guidelines`.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,9 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
+from importlib.metadata import entry_points
 from importlib.resources import files
+from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +24,7 @@ from coverslip.workflows.result import GuidelineUse
 
 FOLDER = files("coverslip.workflows.rules") / "guidelines"
 SUFFIX = ".yaml"
+GROUP = "coverslip.guidelines"
 
 
 class _Document(BaseModel):
@@ -61,18 +68,30 @@ class Guideline:
         )
 
 
+@cache
+def _texts() -> Mapping[str, Traversable]:
+    """Id → file, of ours and of other packages. Raises RequestError for an id that two bring."""
+    folders = [FOLDER, *(files(entry.value) for entry in entry_points(group=GROUP))]
+    found: dict[str, Traversable] = {}
+    for entry in (entry for folder in folders for entry in folder.iterdir() if entry.name.endswith(SUFFIX)):
+        name = entry.name.removesuffix(SUFFIX)
+        if name in found:
+            raise RequestError(name, f"is brought by {found[name]} and {entry}", "remove one of the packages")
+        found[name] = entry
+    return found
+
+
 def known_guidelines() -> tuple[str, ...]:
-    """The ids of those that come with Coverslip, in order."""
-    names = (entry.name for entry in FOLDER.iterdir())
-    return tuple(sorted(name.removesuffix(SUFFIX) for name in names if name.endswith(SUFFIX)))
+    """The ids of those that come with Coverslip or another package, in order."""
+    return tuple(sorted(_texts()))
 
 
 def load_guideline(name: str) -> Guideline:
-    """One that comes with Coverslip, by id; or a laboratory's own, by the path of its file.
+    """One that comes with Coverslip or another package, by id; or a laboratory's own, by its file's path.
 
     Raises RequestError, naming what is known, or what is wrong with the file.
     """
-    if name in known_guidelines():
+    if name in _texts():
         return _bundled(name)
     path = Path(name)
     if path.suffix != SUFFIX or not path.is_file():
@@ -83,7 +102,7 @@ def load_guideline(name: str) -> Guideline:
 
 @cache
 def _bundled(name: str) -> Guideline:
-    return read_guideline(name, (FOLDER / f"{name}{SUFFIX}").read_text(encoding="utf-8"), name)
+    return read_guideline(name, _texts()[name].read_text(encoding="utf-8"), name)
 
 
 def read_guideline(id: str, text: str, subject: str) -> Guideline:
