@@ -128,7 +128,7 @@ def _nothing(height: int, width: int) -> Objects:
 def purpleness(rgb: NDArray[np.uint8], sigma: float) -> NDArray[np.float32]:
     """log10((blue + 1) / (green + 1)) after a Gaussian of `sigma` pixels: float32 (h, w).
 
-    >>> float(purpleness(np.full((4, 4, 3), (120, 49, 159), np.uint8), 1)[0, 0].round(3))
+    >>> round(float(purpleness(np.full((4, 4, 3), (120, 49, 159), np.uint8), 1)[0, 0]), 3)
     0.505
     """
     table = np.log10(np.arange(1, 257)).astype(np.float32)

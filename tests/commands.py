@@ -29,10 +29,15 @@ def _client() -> str:
     return str(_SERVERS.enter_context(served(folder)) / "coverslip")
 
 
-def coverslip(*arguments: object, timeout: float = 600) -> subprocess.CompletedProcess[str]:
-    """Run to its end; standard output and error as text. Never with a traceback."""
+def coverslip(
+    *arguments: object, timeout: float = 600, anew: bool = False
+) -> subprocess.CompletedProcess[str]:
+    """Run to its end; standard output and error as text. Never with a traceback.
+
+    `anew`: by an interpreter that imports all itself, for what libraries read of the environment at import.
+    """
     done = subprocess.run(
-        [_client(), *map(str, arguments)],
+        [*(COVERSLIP if anew else [_client()]), *map(str, arguments)],
         capture_output=True,
         text=True,
         timeout=timeout,

@@ -210,7 +210,7 @@ def no_slide(folder: Path) -> Path:
 
 def test_missing_weights_end_it_before_a_slide_is_opened(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setitem(commands.ENVIRONMENT, "HF_HUB_CACHE", str(tmp_path / "cache"))
-    said = coverslip("embed", no_slide(tmp_path), "-o", tmp_path / "out", "--encoder", "virchow2")
+    said = coverslip("embed", no_slide(tmp_path), "-o", tmp_path / "out", "--encoder", "virchow2", anew=True)
     assert said.returncode == 2
     assert said.stderr.splitlines() == [
         "Error: virchow2: its weights are not in the local Hugging Face cache; accept its licence "
@@ -228,7 +228,7 @@ def test_weights_in_the_users_cache_are_used(folder: Path, done, tmp_path: Path,
     (home / "snapshots" / "c0ffee" / "model.safetensors").symlink_to(folder / "weights.safetensors")
     monkeypatch.setitem(commands.ENVIRONMENT, "HF_HUB_CACHE", str(tmp_path / "cache"))
     out = tmp_path / "out"
-    said = coverslip("embed", folder / "case.tif", "-o", out, "--encoder", "resnet10t", *TILES)
+    said = coverslip("embed", folder / "case.tif", "-o", out, "--encoder", "resnet10t", *TILES, anew=True)
     assert said.returncode == 0, said.stderr
     result = read_result(out / "slides" / "case.tif")
     assert result.provenance.model is not None

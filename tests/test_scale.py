@@ -83,7 +83,8 @@ def test_another_worker_neither_finds_tissue_again_nor_reads_the_whole_file(
     def again(*_: object) -> None:
         raise AssertionError("done again")
 
-    monkeypatch.setattr(layout, "find_tissue", again)
+    for step in ("overview_of", "tissue_in", "judge_quality"):
+        monkeypatch.setattr(layout, step, again)
     monkeypatch.setattr("coverslip.wsi.slide.file_sha256", again)
     assert steps.score(job, prepared, 0).tiles == len(prepared.rows(0))
 

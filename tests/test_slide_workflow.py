@@ -220,7 +220,8 @@ def test_the_report_shows_the_tiles_and_the_map(done):
     assert "tiles that counted most" in page
     assert "attention, by rank" in page
     assert "counted more than" not in page
-    assert page.count("data:image/jpeg") == 8 + 2
+    assert page.count("data:image/jpeg") == 8 + 1, "the tiles and the slide"
+    assert "data:image/png" in page, "the map over it"
     assert coverslip.RUO in page
 
 
@@ -232,7 +233,7 @@ def test_workers_and_stops_do_not_change_the_bytes(done, folder, tmp_path, monke
     out = tmp_path / "out"
     workflow = slide_calls(folder / "model", random=True)
     with monkeypatch.context() as broken:
-        broken.setattr(conclude, "_write_report", _stop)
+        broken.setattr(conclude, "write_report", _stop)
         stopped = coverslip.run([str(folder / "case.tif")], out, workflow, workers=2)
     assert len(stopped.failures) == 1
     assert (out / "slides/case.tif/features.zarr").exists(), "it was stopped too early to show anything"

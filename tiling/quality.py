@@ -58,8 +58,8 @@ class QualitySettings:
     # A square of the lattice with less tissue than this share of a field gets none.
     least_tissue: float = 0.05
     # Density (log10) of the most absorbed channel that the darkest twentieth of a field's tissue must reach:
-    # nuclei of H&E, IHC and Pap reach 0.3, red cells of a pale smear 0.15.
-    weakest: float = 0.12
+    # nuclei of H&E, IHC and Pap reach 0.3, red cells of pale smears (BCCD) 0.1.
+    weakest: float = 0.08
     focus: FocusSettings = field(default_factory=FocusSettings)
     folds: FoldSettings = field(default_factory=FoldSettings)
     bubbles: BubbleSettings = field(default_factory=BubbleSettings)

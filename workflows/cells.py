@@ -74,9 +74,8 @@ class CellFinding:
 
     @property
     def grid(self) -> Grid:
-        # Any tissue at all: a cell in the corner of a tile counts as one in its middle.
         choices = self.choices
-        return Grid(self.mpp, choices.tile, min_tissue=1e-6, shard=choices.shard, exact=choices.exact)
+        return Grid.of_objects(self.mpp, choices.tile, choices.shard, exact=choices.exact)
 
     @property
     def canvas(self) -> Canvas:

@@ -40,7 +40,7 @@ class WorkflowKind:
     `purpose`: one line. `settings`: a frozen dataclass, each field with a default (nested ones too); its
     docstring is what `coverslip workflows show` prints above them. `build(settings, asked)` gives the
     workflow; it raises RequestError or ModelUnavailableError. `uses`: the fields of `Asked` that mean
-    something to it.
+    something to it. `needs_model`: how to come by one, where it cannot do without.
     """
 
     name: str
@@ -48,6 +48,7 @@ class WorkflowKind:
     settings: type[Any]
     build: Callable[[Any, Asked], Workflow]
     uses: frozenset[str] = frozenset()
+    needs_model: str | None = None
 
 
 def known_workflows() -> Mapping[str, EntryPoint]:
@@ -76,6 +77,10 @@ def build_workflow(
     """
     asked = asked or Asked()
     refuse_unused(kind, asked)
+    if kind.needs_model and asked.model is None:
+        raise RequestError(
+            f"--workflow {kind.name}", "needs a model", f"name one with --model: {kind.needs_model}"
+        )
     return kind.build(read_settings(kind.settings, settings or {}, kind.name), asked)
 
 

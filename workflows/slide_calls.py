@@ -400,10 +400,7 @@ def _check_features(document: SlideModelDocument, made: Embedding) -> None:
 
 
 def _build(settings: SlideCallSettings, asked: Asked) -> SlideCalls:
-    if asked.model is None:
-        raise RequestError(
-            "--workflow slide", "needs a model", "name one with --model: coverslip train mil makes one"
-        )
+    assert asked.model is not None
     return slide_calls(
         asked.model,
         settings,
@@ -420,4 +417,5 @@ KIND = WorkflowKind(
     SlideCallSettings,
     _build,
     frozenset({"model", "encoder", "weights", "random_weights", "commercial_only"}),
+    "coverslip train mil makes one",
 )

@@ -320,12 +320,7 @@ def tile_classes(
 
 
 def _build(settings: TileClassSettings, asked: Asked) -> TileClasses:
-    if asked.model is None:
-        raise RequestError(
-            "--workflow tiles",
-            "needs a model",
-            "name one with --model: see coverslip models list, or make one with coverslip train tiles",
-        )
+    assert asked.model is not None
     return tile_classes(asked.model, settings, commercial_only=asked.commercial_only)
 
 
@@ -335,4 +330,5 @@ KIND = WorkflowKind(
     TileClassSettings,
     _build,
     frozenset({"model", "commercial_only"}),
+    "see coverslip models list, or make one with coverslip train tiles",
 )

@@ -39,6 +39,11 @@ class Grid:
     shard: int = 128
     exact: bool = False
 
+    @classmethod
+    def of_objects(cls, mpp: float, tile: int, shard: int, *, exact: bool) -> Grid:
+        """All tiles with any tissue at all: a cell in the corner of a tile counts as one in its middle."""
+        return cls(mpp, tile, min_tissue=1e-6, shard=shard, exact=exact)
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Canvas:

@@ -298,12 +298,7 @@ def _finder(
 
 
 def _build(settings: HistologySettings, asked: Asked) -> Histology:
-    if asked.model is None:
-        raise RequestError(
-            "--workflow histology",
-            "needs a model",
-            "name one with --model: coverslip train tiles, train probe and train mil make them",
-        )
+    assert asked.model is not None
     return histology(
         asked.model,
         settings,
@@ -320,4 +315,5 @@ KIND = WorkflowKind(
     HistologySettings,
     _build,
     frozenset({"model", "encoder", "weights", "random_weights", "commercial_only"}),
+    "coverslip train tiles, train probe and train mil make them",
 )

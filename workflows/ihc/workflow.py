@@ -81,9 +81,8 @@ class Ihc:
 
     @property
     def grid(self) -> Grid:
-        # Any tissue at all: a nucleus in the corner of a tile counts as one in its middle.
         choices = self.choices
-        return Grid(choices.mpp, choices.tile, min_tissue=1e-6, shard=choices.shard, exact=choices.exact)
+        return Grid.of_objects(choices.mpp, choices.tile, choices.shard, exact=choices.exact)
 
     @property
     def canvas(self) -> Canvas:
