@@ -72,7 +72,7 @@ def test_worker_processes_give_what_this_process_gives(cluster, tmp_path: Path) 
 @pytest.mark.slow
 def test_a_worker_killed_on_the_way_costs_only_its_shard(cluster, tmp_path: Path) -> None:
     address, workers = cluster
-    slide = write_tiff(tmp_path / "a.tif", tissue(6144, 4096), 0.5, levels=3)
+    slide = write_tiff(tmp_path / "a.tif", tissue(5120, 4096), 0.5, levels=3)
     out = tmp_path / "out"
     process = start("run", slide, "-o", out, "--workflow", "ihc", "--scheduler", address)
     parts = out / "slides" / "a.tif" / ".parts"

@@ -13,6 +13,7 @@ from browser import Tab, chromium
 from hypothesis import given
 from hypothesis import strategies as st
 from pages import EVIL, safe_page, walk
+from PIL import ImageFile
 from slides import corrupt_tiles, tissue, write_tiff
 
 import coverslip
@@ -517,5 +518,6 @@ def test_a_report_becomes_a_pdf_of_the_same_bytes(
     assert first.startswith(b"%PDF")
     assert first == (tmp_path / "b.pdf").read_bytes()
     assert len(first) > 30_000, "pictures are in it"
+    assert not ImageFile.LOAD_TRUNCATED_IMAGES, "a damaged image would pass from now on"
     with pytest.raises(RequestError, match="no folder"):
         write_pdf(page, tmp_path / "nowhere" / "a.pdf")

@@ -8,6 +8,8 @@ from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
+from PIL import ImageFile
+
 from coverslip.atomic import replacing
 from coverslip.errors import MissingExtraError, RequestError
 from coverslip.extras import require
@@ -33,7 +35,9 @@ def write_pdf(page: str | os.PathLike[str], file: Path) -> None:
 
 
 def _weasyprint() -> Any:
-    """It prints advice of its own, which would stand among this program's output."""
+    """As it loads, it prints advice, which would stand among this program's output, and lets Pillow take
+    cut-off images in all of this process, where a damaged tile must be told from a whole one."""
+    before = ImageFile.LOAD_TRUNCATED_IMAGES
     try:
         with redirect_stdout(io.StringIO()):
             return require("weasyprint")
@@ -43,3 +47,5 @@ def _weasyprint() -> Any:
             f"lacks a library of the system ({str(error).splitlines()[0]})",
             f"install Pango; on Debian: apt-get install {SYSTEM}",
         ) from error
+    finally:
+        ImageFile.LOAD_TRUNCATED_IMAGES = before
