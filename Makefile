@@ -25,7 +25,7 @@ lint: $(SETUP)
 
 test: lint
 	@echo '== pytest'
-	@.venv/bin/pytest -n 2 --dist loadfile --no-loadscope-reorder --durations 20
+	@.venv/bin/pytest -n 3 --dist loadfile --no-loadscope-reorder --durations 20
 
 bench: $(SETUP)
 	@.venv/bin/python -m benchmarks $(BENCH)
