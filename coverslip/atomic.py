@@ -34,11 +34,13 @@ def discard(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def clear_temporaries(folder: Path) -> None:
+def clear_temporaries(folder: Path, keep: str | None = None) -> None:
     """Remove what a killed process left half-written below `folder`; only while nobody writes there.
 
-    `.tmp` is ours, `.partial` is how zarr names a chunk before it renames it.
+    `.tmp` is ours, `.partial` is how zarr names a chunk before it renames it. `keep`: name of a folder in it
+    that is left alone.
     """
     for pattern in (".*.tmp", "*.partial"):
         for path in list(folder.rglob(pattern)):
-            discard(path)
+            if keep is None or keep not in path.relative_to(folder).parts[:-1]:
+                discard(path)

@@ -16,6 +16,11 @@
     ├── StoreError
     │   ├── StoreIncompleteError     run again: it continues
     │   └── StoreVersionError        read it with the version that wrote it
+    ├── ReviewError
+    │   ├── TrailAlteredError        restore the review from a copy
+    │   ├── ReviewOpenError          close it where it is open, or open it again
+    │   ├── ResultChangedError       put the earlier result back, or begin the review anew
+    │   └── NotSignableError         mend the reason it names, then sign
     ├── MissingExtraError            install the named extra
     └── RequestError                 ask differently
 
@@ -101,6 +106,43 @@ class StoreIncompleteError(StoreError, OSError):
 
 class StoreVersionError(StoreError, ValueError):
     """The results were written by a version whose schema this one does not read."""
+
+
+class ReviewError(CoverslipError):
+    """Something about the review of one result."""
+
+
+class TrailAlteredError(ReviewError, ValueError):
+    """The audit trail, or what was signed, is not as it was written.
+
+    `entry` is the number of the first bad entry, counted from 1; 0 where the trail itself is not at fault.
+    """
+
+    def __init__(self, subject: str, problem: str, remedy: str, entry: int = 0):
+        CoverslipError.__init__(self, subject, problem, remedy)
+        self.entry = entry
+
+    def __reduce__(self):
+        return type(self), (self.subject, self.problem, self.remedy, self.entry)
+
+
+class ReviewOpenError(ReviewError, OSError):
+    """The same reviewer has it open elsewhere, or somebody holds its lock for too long."""
+
+
+class ResultChangedError(ReviewError, ValueError):
+    """The result is not the one that the review was begun on."""
+
+
+class NotSignableError(ReviewError, ValueError):
+    """Signing is refused; `reason` is one of those that `coverslip.workflows.review.signing` names."""
+
+    def __init__(self, subject: str, problem: str, remedy: str, reason: str):
+        CoverslipError.__init__(self, subject, problem, remedy)
+        self.reason = reason
+
+    def __reduce__(self):
+        return type(self), (self.subject, self.problem, self.remedy, self.reason)
 
 
 class MissingExtraError(CoverslipError, ImportError):

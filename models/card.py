@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from coverslip.models.caveat import of_change, of_distance, of_reliability, of_sets
-from coverslip.models.document import Familiarity, Metrics, ModelDocument, Probe, Training
+from coverslip.models.document import Corrections, Familiarity, Metrics, ModelDocument, Probe, Training
 from coverslip.models.finding_card import of_finding
 from coverslip.models.kinds import AnyDocument, ClassDocument
 from coverslip.models.licence import commercial_use
@@ -13,6 +13,7 @@ from coverslip.models.slide_document import SlideModelDocument, SlideTraining
 from coverslip.models.star_document import FinderDocument
 from coverslip.models.tint import ColourStatistics
 
+SHOWN_RESULTS = 5
 COMMERCE: Mapping[bool | None, str] = {
     True: "allows commercial use",
     False: "does not allow commercial use",
@@ -109,6 +110,29 @@ def _tiles_learnt(training: Training) -> Iterator[str]:
     yield f"- {parts.train} to train, {parts.validation} to choose, {parts.test} only measured"
     epochs = f"{training.epochs} epochs, " if training.epochs else ""
     yield f"- Began with {training.initialisation}; {epochs}seed {training.seed}"
+    yield from _corrected(training.corrections) if training.corrections else []
+
+
+def _corrected(corrections: Corrections) -> Iterator[str]:
+    """What of the labels came from reviews."""
+    people = f"{corrections.reviewers} reviewer{'s' * (corrections.reviewers > 1)}"
+    named = f" ({', '.join(corrections.names)})" if corrections.names else ""
+    kept = corrections.labels - corrections.changed
+    signed = "signed reviews" if corrections.signed else "reviews, not all signed,"
+    yield (
+        f"- Of the labels, {corrections.labels} came from {signed} by {people}{named}: "
+        f"{corrections.changed} change what a machine had said, {kept} confirm it"
+    )
+    if corrections.disagreed or corrections.excluded:
+        yield (
+            f"- Left out: {corrections.disagreed} on which reviewers disagree, {corrections.excluded} in "
+            "areas where one said that nothing counts"
+        )
+    if corrections.learnt_only:
+        yield "- Labels from reviews were learnt from, not measured on: they were chosen for being hard"
+    more = len(corrections.results) - SHOWN_RESULTS
+    listed = ", ".join(corrections.results[:SHOWN_RESULTS])
+    yield f"- Reviewed results: {listed}{f' and {more} more, see model.json' if more > 0 else ''}"
 
 
 def _slides_learnt(training: SlideTraining) -> Iterator[str]:

@@ -119,9 +119,30 @@ class CurvePoint(Record):
     validation: Share
 
 
+class Corrections(Record):
+    """Labels that reviewers gave to what a model had said of slides, among those learnt from.
+
+    `labels`: how many; `changed`: of these, the ones of another class than the machine's, the others confirm
+    it. `disagreed`, `excluded`: objects left out since reviewers gave them different classes, or said that
+    nothing counts there. `reviewers`: how many people, `names`: theirs, where that was asked for. `signed`:
+    whether all reviews were. `results`: digests of the results. `learnt_only`: whether none of them was
+    measured on: they were chosen for being hard, so a figure on them would be of no slides there are.
+    """
+
+    labels: Count
+    changed: Count
+    disagreed: Count
+    excluded: Count
+    reviewers: Count
+    names: tuple[Text, ...] = ()
+    signed: bool
+    results: tuple[Sha256, ...] = Field(min_length=1)
+    learnt_only: bool
+
+
 class Training(Record):
     """What the model learnt from. `labels_sha256`: of the labels file; `initialisation`: start weights;
-    `curve`: epoch by epoch."""
+    `curve`: epoch by epoch; `corrections`: what of the labels came from reviews of results."""
 
     data: Text
     tiles: Count
@@ -132,6 +153,7 @@ class Training(Record):
     seed: int
     epochs: Count
     curve: tuple[CurvePoint, ...] = ()
+    corrections: Corrections | None = None
 
 
 class ClassAccuracy(Record):

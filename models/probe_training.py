@@ -18,6 +18,7 @@ from coverslip.errors import RequestError
 from coverslip.models.dataset import LabelledTiles, read_tiles
 from coverslip.models.document import (
     Architecture,
+    Corrections,
     Metrics,
     ModelDocument,
     Parts,
@@ -44,7 +45,7 @@ from coverslip.models.probes import (
     SimpleShot,
     choose_penalty,
 )
-from coverslip.models.split import Split, split_groups
+from coverslip.models.split import Split, split_beside
 from coverslip.models.weights import Weights, find_weights, load_encoder, random_weights
 
 # Tiles whose pixels are fetched at once; the encoder takes as many of them as suits the device.
@@ -125,14 +126,20 @@ class _Source:
 
 
 def train_probe(
-    labels_csv: str | Path, out: str | Path, settings: ProbeSettings, progress: Progress | None = None
+    labels_csv: str | Path,
+    out: str | Path,
+    settings: ProbeSettings,
+    progress: Progress | None = None,
+    corrections: Corrections | None = None,
 ) -> ProbeReport:
     """Learn from the tiles a csv file names, and write the package to the folder `out`.
 
     The encoder is left as it is. The estimator learns from the training part; C of `linear`, the temperature
     and the distance limit are taken from the validation part; the test part is only measured. The same file,
-    settings and machine give the same package. Raises ModelUnavailableError when the encoder's weights cannot
-    be had, RequestError for a csv, split or setting that does not work, both before anything is embedded.
+    settings and machine give the same package. `corrections`: what the last lines of the csv are, for
+    the card; where they are `learnt_only`, they are all in the training part. Raises ModelUnavailableError
+    when the encoder's weights cannot be had, RequestError for a csv, split or setting that does not work,
+    both before anything is embedded.
     """
     began = time.monotonic()
     if Path(out).exists():
@@ -142,10 +149,11 @@ def train_probe(
     with tempfile.TemporaryDirectory(prefix="coverslip-", ignore_cleanup_errors=True) as scratch:
         tiles = read_tiles(labels_csv, source.size, Path(scratch), settings.group_column)
         stated = _stated(settings, source, tiles.scale)
-        split = split_groups(tiles.labels, tiles.groups, settings.shares, settings.seed, tiles.classes)
+        aside = corrections.labels if corrections and corrections.learnt_only else 0
+        split = split_beside(tiles.labels, tiles.groups, aside, settings.shares, settings.seed, tiles.classes)
         split = split if settings.shots is None else draw_shots(tiles, split, settings.shots, settings.seed)
         parts = _embed(source, tiles, split, settings.device, progress or _silent)
-        document, weights = _conclude(tiles, split, parts, source, stated, settings)
+        document, weights = _conclude(tiles, split, parts, source, stated, settings, corrections)
     package = write_package(out, document, weights)
     assert document.metrics is not None
     return ProbeReport(
@@ -230,6 +238,7 @@ def _conclude(
     source: _Source,
     stated: Stated,
     settings: ProbeSettings,
+    corrections: Corrections | None,
 ) -> tuple[ModelDocument, bytes]:
     """Fit, calibrate on validation, measure on test, and say all of it in a document."""
     train, validation, test = parts
@@ -249,7 +258,9 @@ def _conclude(
         architecture=stated.architecture,
         licence=stated.licence,
         intended_use=stated.intended_use,
-        training=describe_training(tiles, split, _kept(source), settings.seed, 0),
+        training=describe_training(tiles, split, _kept(source), settings.seed, 0).model_copy(
+            update={"corrections": corrections}
+        ),
         metrics=findings.metrics,
         calibration=findings.calibration,
         reliability=findings.reliability,

@@ -54,6 +54,42 @@ def split_groups(
     return Split(*(np.flatnonzero(rows == number) for number in range(len(PARTS))))
 
 
+def split_beside(
+    labels: NDArray[np.integer],
+    groups: NDArray[np.integer],
+    aside: int,
+    shares: tuple[float, float, float] = (0.7, 0.15, 0.15),
+    seed: int = 0,
+    classes: tuple[str, ...] | None = None,
+) -> Split:
+    """As `split_groups`, but the last `aside` rows, and whole groups that hold one, are all in train.
+
+    What is left is cut as if they were not there, so that a figure of its test part can be compared with that
+    of a model that never saw them.
+
+    >>> parts = split_beside(np.array([0, 0, 0, 1, 1, 1, 0]), np.array([0, 1, 2, 3, 4, 5, 6]), 1)
+    >>> 6 in parts.train.tolist()
+    True
+
+    Raises RequestError as `split_groups`, and for a class that is left in none of the others.
+    """
+    if not aside:
+        return split_groups(labels, groups, shares, seed, classes)
+    learnt = np.isin(groups, groups[-aside:])
+    rest = np.flatnonzero(~learnt)
+    absent = np.setdiff1d(labels, labels[rest])
+    if len(absent):
+        names = [classes[number] if classes else str(number) for number in absent.tolist()]
+        raise RequestError(
+            "the labels",
+            f"hold {' and '.join(names)} among the corrections only, or in their groups",
+            "give at least three other groups of every class, or rename what is called otherwise there",
+        )
+    part = split_groups(labels[rest], groups[rest], shares, seed, classes)
+    train = np.union1d(rest[part.train], np.flatnonzero(learnt))
+    return Split(train, rest[part.validation], rest[part.test])
+
+
 def _count(
     labels: NDArray[np.integer], groups: NDArray[np.integer]
 ) -> tuple[NDArray[np.int64], NDArray[np.intp]]:

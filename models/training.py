@@ -25,6 +25,7 @@ from coverslip.models.device import choose_device, trains_in_bfloat16
 from coverslip.models.document import (
     Architecture,
     ChangedFigure,
+    Corrections,
     CurvePoint,
     Metrics,
     ModelDocument,
@@ -38,6 +39,7 @@ from coverslip.models.doubt import SetMethod
 from coverslip.models.engine import evaluate
 from coverslip.models.familiarity import Method
 from coverslip.models.findings import Asked, Evidence, describe_training, find, notes, part_sizes, versions
+from coverslip.models.library import find_model
 from coverslip.models.metrics import balanced_accuracy, confusion_matrix
 from coverslip.models.network import (
     Start,
@@ -49,7 +51,7 @@ from coverslip.models.network import (
 )
 from coverslip.models.package import ModelPackage, write_package
 from coverslip.models.seed import seeded
-from coverslip.models.split import Split, split_groups
+from coverslip.models.split import Split, split_beside
 from coverslip.models.stain_change import CHANGES, figures, restained
 
 if TYPE_CHECKING:
@@ -71,6 +73,9 @@ class TrainingSettings:
     tiles unlike those of training are told. `colour`: how the colours of training tiles are varied, see
     `coverslip.models.augmentation`. `geometry`: likewise how they are turned. `middle`: share of each image's
     side that is looked at, about its middle, for cells cut out with more around them than is wanted.
+    `start`: the name or folder of a package of the same architecture, whose network is begun with, all but
+    its classifier; else published weights if `pretrained`. `balance`: the power of a class's rarity that its
+    tiles weigh by: with 1 each class counts as much as any other, with 0 each tile.
     `mixed`: share of steps in which tiles are mixed with others (Zhang et al. 2018, ICLR). `averaged`: keep
     the mean of the weights over the last steps. `half`: write them in float16, half as large.
     """
@@ -87,12 +92,14 @@ class TrainingSettings:
     architecture: str = "resnet10t"
     arguments: NetworkArguments = PLAIN
     pretrained: bool = True
+    start: str | None = None
     epochs: int = 20
     patience: int = 12  # one-cycle settles in its last third: stopping before it would keep a rough state
     batch: int = 16
     learning_rate: float = 1e-3
     weight_decay: float = 0.05
     label_smoothing: float = 0.1  # Szegedy 2016, CVPR
+    balance: float = 1.0
     shares: tuple[float, float, float] = (0.7, 0.15, 0.15)
     coverage: float = 0.9
     sets: SetMethod = "lac"
@@ -117,8 +124,8 @@ class TrainingSettings:
             raise RequestError("training", f"no colours are varied by {self.colour!r}", f"give {named}")
         if self.geometry not in get_args(GeometryChange):
             raise RequestError("training", f"no tiles are moved by {self.geometry!r}", "give turns or moves")
-        if not (0 < self.middle <= 1 and 0 <= self.mixed <= 1):
-            raise RequestError("training", "middle and mixed are shares", "give 0 to 1")
+        if not (0 < self.middle <= 1 and 0 <= self.mixed <= 1 and 0 <= self.balance <= 1):
+            raise RequestError("training", "middle, mixed and balance are shares", "give 0 to 1")
         if not 0 < self.coverage < 1:
             raise RequestError("training", f"the coverage {self.coverage:g} is no share", "give such as 0.9")
         self.stated()
@@ -170,34 +177,42 @@ Progress = Callable[[Epoch], None]
 
 
 def train_tiles(
-    labels_csv: str | Path, out: str | Path, settings: TrainingSettings, progress: Progress | None = None
+    labels_csv: str | Path,
+    out: str | Path,
+    settings: TrainingSettings,
+    progress: Progress | None = None,
+    corrections: Corrections | None = None,
 ) -> TrainingReport:
     """Train on the tiles a csv file names, and write the package to the folder `out`.
 
     Weights are fitted on the training part; when to stop, the temperature and the distance limit are taken
     from the validation part; the test part is only measured. The same file, settings and machine give
     the same weights; a training that was stopped goes on after its last whole epoch when it is asked for
-    again, and gives what it would have given. Raises RequestError for a csv, split or setting that does not
-    work, before training.
+    again, and gives what it would have given. `corrections`: what the last lines of the csv are, for the
+    card; where they are `learnt_only`, they are all in the training part. Raises RequestError for a csv,
+    split or setting that does not work, before training.
     """
     began = time.monotonic()
     if Path(out).exists():
         raise RequestError(str(out), "is already there", "name another folder; no model is overwritten")
     architecture = settings.stated().architecture
-    start = find_start(architecture, settings.pretrained)
+    start = _find_start(settings, architecture)
     with tempfile.TemporaryDirectory(prefix="coverslip-", ignore_cleanup_errors=True) as scratch:
         tiles = read_tiles(labels_csv, settings.size, Path(scratch), settings.group_column, settings.middle)
-        split = split_groups(tiles.labels, tiles.groups, settings.shares, settings.seed, tiles.classes)
+        aside = corrections.labels if corrections and corrections.learnt_only else 0
+        split = split_beside(tiles.labels, tiles.groups, aside, settings.shares, settings.seed, tiles.classes)
         with seeded(settings.seed):
             network = start_network(architecture, len(tiles.classes), start).to(
                 choose_device(settings.device)
             )
             normalisation = published_normalisation(architecture)
-            checkpoint = Checkpoint(Path(out), repr((settings, tiles.sha256, start)))
+            checkpoint = Checkpoint(Path(out), repr((settings, tiles.sha256, start, corrections)))
             history, best = _fit(
                 network, tiles, split, normalisation, settings, progress or _silent, checkpoint
             )
-        document, weights = _conclude(network, tiles, split, normalisation, settings, start, history)
+        document, weights = _conclude(
+            network, tiles, split, normalisation, settings, start, history, corrections
+        )
     package = write_package(out, document, weights)
     checkpoint.clear()
     assert document.metrics is not None
@@ -211,6 +226,23 @@ def train_tiles(
         notes=notes(document, start.sentence, settings.coverage),
         seconds=time.monotonic() - began,
     )
+
+
+def _find_start(settings: TrainingSettings, architecture: Architecture) -> Start:
+    """Raises ModelUnavailableError, or RequestError for a package that the network cannot begin with."""
+    if settings.start is None:
+        return find_start(architecture, settings.pretrained)
+    package = find_model(settings.start)
+    known = package.document
+    if known.probe or known.architecture != architecture:
+        raise RequestError(
+            known.name,
+            f"is {known.architecture.name} with {known.architecture.arguments.model_dump(exclude_none=True)}"
+            + (" under a probe" if known.probe else ""),
+            "name a package of the network to be trained, or train one like it",
+        )
+    said = f"weights of {known.name} {known.version} (licence {known.licence}), all but its classifier"
+    return Start(package.weights, f"{said}; sha256 {known.weights_sha256}")
 
 
 def _silent(epoch: Epoch) -> None:
@@ -273,9 +305,8 @@ class _Step:
         self._dice = np.random.default_rng(settings.seed)
         self._settings = settings
         self.mean = MeanNetwork(network) if settings.averaged else None
-        # Weights inverse to the class counts: each class counts as much as any other.
-        counts = np.bincount(tiles.labels[train], minlength=len(tiles.classes))
-        weight = torch.tensor(len(train) / (len(counts) * counts), dtype=torch.float32, device=self._device)
+        rarity = class_weights(tiles.labels[train], len(tiles.classes), settings.balance)
+        weight = torch.tensor(rarity, dtype=torch.float32, device=self._device)
         self._loss = torch.nn.CrossEntropyLoss(weight, label_smoothing=settings.label_smoothing)
         self._optimiser = torch.optim.AdamW(
             network.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
@@ -342,6 +373,16 @@ class _Step:
         return tiles, wanted
 
 
+def class_weights(labels: NDArray[np.integer], classes: int, balance: float) -> NDArray[np.float64]:
+    """How much a tile of each class weighs, (classes,): its rarity, rows ÷ (classes × rows of it), to the
+    power `balance`. `labels`: class numbers (n,), of which there is one of each at least.
+
+    >>> class_weights(np.array([0, 0, 0, 1]), 2, 1.0).round(3).tolist()
+    [0.667, 2.0]
+    """
+    return (len(labels) / (classes * np.bincount(labels, minlength=classes))) ** balance
+
+
 def _shuffled(rows: NDArray[np.intp], batch: int, seed: int, epoch: int) -> Iterator[NDArray[np.intp]]:
     """Batches in an order that seed and epoch fix; sizes differ by one at most, since a batch of one tile
     has no variance to normalise by."""
@@ -387,6 +428,7 @@ def _conclude(
     settings: TrainingSettings,
     start: Start,
     history: tuple[Epoch, ...],
+    corrections: Corrections | None,
 ) -> tuple[ModelDocument, bytes]:
     """Calibrate on validation, measure on test, and say all of it in a document."""
     if settings.half:
@@ -410,7 +452,7 @@ def _conclude(
         licence=settings.licence,
         intended_use=settings.intended_use,
         training=describe_training(tiles, split, start.sentence, settings.seed, len(history)).model_copy(
-            update={"curve": _curve(history)}
+            update={"curve": _curve(history), "corrections": corrections}
         ),
         metrics=findings.metrics,
         calibration=findings.calibration,

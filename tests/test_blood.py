@@ -382,7 +382,8 @@ def test_blasts_are_urgent() -> None:
 
 def test_no_whole_field_gives_no_count(looked: tuple[Slide, TissueMask], whole: pa.Table) -> None:
     cells = SmearCells(whole, CLASSES)
-    fields = count_fields(*looked, cells, FieldSettings(area_mm2=1.0))
+    slide, tissue = looked
+    fields = count_fields(tissue, slide.mpp, cells, FieldSettings(area_mm2=1.0))
     assert len(fields) == 0
     assert [m.value for m in fields.measurements()] == [None] * 3
 

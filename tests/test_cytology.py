@@ -5,9 +5,10 @@ from __future__ import annotations
 import csv
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -29,7 +30,7 @@ from coverslip.workflows.cytology.workflow import Cytology, CytologySettings, cy
 from coverslip.workflows.registry import find_workflow
 from coverslip.workflows.result import SlideResult
 from coverslip.workflows.rules.guideline import FOLDER, load_guideline
-from coverslip.workflows.workflow import Conclusion, Scored
+from coverslip.workflows.workflow import Conclusion, Scored, grounds_of
 from coverslip.wsi import Mpp, Slide, open_slide
 
 pytest.importorskip("torch")
@@ -45,7 +46,14 @@ def look(slide: Slide, choices: CytologySettings) -> tuple[Scored, Conclusion]:
     mask, grid = find_tissue(slide), workflow.grid
     plan = plan_tiles(slide, mask, mpp=grid.mpp, size=grid.size, min_tissue=grid.min_tissue)
     scored = workflow.score(slide, plan, mask, range(len(plan)))
-    return scored, workflow.conclude(slide, plan, mask, scored.table)
+    return scored, workflow.conclude(grounds_of(workflow, slide, plan, mask), scored.table)
+
+
+def planes_of(slide: Slide, choices: CytologySettings) -> Mapping[str, Any]:
+    """What provenance says of the focal planes."""
+    workflow, mask = cytology(choices=choices), find_tissue(slide)
+    plan = plan_tiles(slide, mask, mpp=workflow.grid.mpp, size=workflow.grid.size)
+    return grounds_of(workflow, slide, plan, mask).derived.values["focus"]
 
 
 @pytest.fixture(scope="module")
@@ -163,13 +171,14 @@ def test_planes_are_fused_and_each_cell_has_its_own(shared: Path, folder: Path) 
         metadata={"axes": "ZYXS", **sizes},
     )
     with open_slide(path) as slide:
-        best, conclusion = look(slide, CytologySettings(tile=1024, focus="best"))
-        assert conclusion.derived["focus"]["planes"] == 3
-        assert conclusion.derived["focus"]["spacing_um"] == 2.0
-        assert "Nayar" in conclusion.derived["focus"]["fusion"]
+        best, _ = look(slide, CytologySettings(tile=1024, focus="best"))
+        focus = planes_of(slide, CytologySettings(tile=1024, focus="best"))
+        assert (focus["planes"], focus["spacing_um"]) == (3, 2.0)
+        assert "Nayar" in focus["fusion"]
         fused, _ = look(slide, CytologySettings(tile=1024, focus="fused"))
-        middle, alone = look(slide, CytologySettings(tile=1024))
-        assert alone.derived["focus"] == {"method": "plane", "plane": 1, "planes": 3}
+        middle, _ = look(slide, CytologySettings(tile=1024))
+        alone = planes_of(slide, CytologySettings(tile=1024))
+        assert alone == {"method": "plane", "plane": 1, "planes": 3}
     nuclei = np.asarray(best.table["kind"].to_pylist()) == "nucleus"
     x, plane = best.table["x"].to_numpy()[nuclei], best.table["plane"].to_numpy()[nuclei]
     clear = np.abs(x - half) > 60
@@ -349,9 +358,9 @@ def test_a_guideline_of_ones_own_changes_the_least_count(field: Slide, whole, tm
     workflow = cytology(choices=choices)
     mask, grid = find_tissue(field), workflow.grid
     plan = plan_tiles(field, mask, mpp=grid.mpp, size=grid.size, min_tissue=grid.min_tissue)
-    hidden = workflow.conclude(field, plan, mask, whole[0].table)
-    seen = replace(workflow, choices=replace(choices, obscured=0.1)).conclude(
-        field, plan, mask, whole[0].table
+    clear = replace(workflow, choices=replace(choices, obscured=0.1))
+    hidden, seen = (
+        each.conclude(grounds_of(each, field, plan, mask), whole[0].table) for each in (workflow, clear)
     )
     texts = [next(f.text for f in found.findings if f.name == "adequacy") for found in (hidden, seen)]
     assert texts[1].startswith("satisfactory")

@@ -90,7 +90,7 @@ def sets_of(sizes: list[int]) -> TileSets:
 
 
 def test_when_most_sets_do_not_say_one_class_there_is_no_call():
-    call, (abstention,) = plain()._call(np.array([0.9, 0.1]), 0.0, sets_of([2, 2, 0, 1]))
+    call, (abstention,) = plain().judge._call(np.array([0.9, 0.1]), 0.0, sets_of([2, 2, 0, 1]))
     assert call is None
     assert abstention.what == "slide-level call"
     assert abstention.why == (
@@ -100,7 +100,7 @@ def test_when_most_sets_do_not_say_one_class_there_is_no_call():
 
 @pytest.mark.parametrize(("sizes", "share"), [([2, 0, 1, 1], 0.5), ([2, 2, 2, 2], 1.0)])
 def test_up_to_the_share_there_is_a_call(sizes, share):
-    call, abstentions = plain(undecided_share=share)._call(np.array([0.9, 0.1]), 0.0, sets_of(sizes))
+    call, abstentions = plain(undecided_share=share).judge._call(np.array([0.9, 0.1]), 0.0, sets_of(sizes))
     assert call is not None
     assert (call.text, abstentions) == ("a, on 90% of the tissue", ())
 

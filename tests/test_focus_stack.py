@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import cv2
@@ -9,9 +10,10 @@ import numpy as np
 import pytest
 import tifffile
 from numpy.typing import NDArray
+from PIL import Image
 from slides import tissue
 
-from coverslip.errors import RequestError
+from coverslip.errors import RequestError, UnsupportedSlideError
 from coverslip.tiling.focus_stack import (
     FocusMeasure,
     best_focus,
@@ -134,6 +136,74 @@ def test_planes_of_a_slide_are_opened_in_order_with_their_spacing(stacked: Path,
         assert planes[slide.facts.z_plane] is slide
         for plane, pixels in zip(planes, stack, strict=True):
             np.testing.assert_array_equal(plane.read(0, plane.size.box).rgb, pixels)
+
+
+def write_dicom(
+    source: Path, target: Path, spacing_mm: float | None, offsets_um: tuple[float, ...] | None
+) -> None:
+    """A real DICOM slide in three planes, each a fifth darker than the first, frames in the standard's order.
+
+    `spacing_mm`: stated as SpacingBetweenSlices; `offsets_um`: stated for each frame instead.
+    """
+    pydicom, encaps = pytest.importorskip("pydicom"), pytest.importorskip("pydicom.encaps")
+    data = pydicom.dcmread(source)
+    stored = list(encaps.generate_frames(data.PixelData, number_of_frames=int(data.NumberOfFrames)))
+    frames = []
+    for plane in range(3):
+        for frame in stored:
+            pixels = np.asarray(Image.open(io.BytesIO(frame)).convert("RGB"))
+            made = io.BytesIO()
+            darker = Image.fromarray((pixels * (1 - 0.2 * plane)).astype(np.uint8))
+            darker.save(made, "JPEG", quality=90)
+            frames.append(made.getvalue())
+    data.TotalPixelMatrixFocalPlanes, data.NumberOfFrames = 3, len(frames)
+    data.PixelData = encaps.encapsulate(frames)
+    if spacing_mm is not None:
+        data.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0].SpacingBetweenSlices = spacing_mm
+    if offsets_um is not None:
+        data.DimensionOrganizationType = "TILED_SPARSE"
+        across = -(-data.TotalPixelMatrixColumns // data.Columns)
+        groups = []
+        for number in range(len(frames)):
+            plane, at = divmod(number, len(stored))
+            position = pydicom.Dataset()
+            position.ColumnPositionInTotalImagePixelMatrix = 1 + at % across * data.Columns
+            position.RowPositionInTotalImagePixelMatrix = 1 + at // across * data.Rows
+            position.XOffsetInSlideCoordinateSystem = position.YOffsetInSlideCoordinateSystem = 0
+            position.ZOffsetInSlideCoordinateSystem = offsets_um[plane]
+            group = pydicom.Dataset()
+            group.PlanePositionSlideSequence = [position]
+            groups.append(group)
+        data.PerFrameFunctionalGroupsSequence = groups
+    data.save_as(target)
+
+
+@pytest.mark.parametrize(
+    ("spacing_mm", "offsets_um", "spacing_um"),
+    [(0.0015, None, 1.5), (None, (0.0, 0.5, 1.0), 0.5), (None, (0.0, 1.0, 3.0), None)],
+)
+def test_dicom_says_how_far_apart_its_planes_are(
+    shared: Path,
+    tmp_path: Path,
+    spacing_mm: float | None,
+    offsets_um: tuple[float, ...] | None,
+    spacing_um: float | None,
+) -> None:
+    """By SpacingBetweenSlices (mm) or by each frame's offset (µm); planes unevenly apart have none."""
+    source = shared / "wsi/derived/cmu1_dicom_wsm/volume_277x370.dcm"
+    write_dicom(source, tmp_path / "stack.dcm", spacing_mm, offsets_um)
+    with open_slide(tmp_path) as slide, open_planes(slide) as planes:
+        assert (slide.reader, slide.facts.z_planes, slide.facts.z_plane) == ("wsidicom", 3, 1)
+        assert slide.facts.z_spacing_um == (None if spacing_um is None else pytest.approx(spacing_um))
+        means = [plane.read(0, plane.size.box).rgb.mean() for plane in planes]
+    assert means[1] / means[0] == pytest.approx(0.8, abs=0.01)
+    assert means[2] / means[0] == pytest.approx(0.6, abs=0.01)
+
+
+def test_dicom_with_planes_at_unknown_places_is_refused(shared: Path, tmp_path: Path) -> None:
+    write_dicom(shared / "wsi/derived/cmu1_dicom_wsm/volume_277x370.dcm", tmp_path / "a.dcm", None, None)
+    with pytest.raises(UnsupportedSlideError, match="SpacingBetweenSlices"):
+        open_slide(tmp_path)
 
 
 def test_tiles_come_with_all_planes(stacked: Path, stack: NDArray) -> None:

@@ -23,6 +23,10 @@ SOURCES = sorted(
     if "__pycache__" not in path.parts
 )
 HEAVY = ("torch", "torchvision", "timm", "napari", "qtpy")
+# Widgets are subclasses of Qt's; nothing imports this folder before there is a window.
+WIDGETS = ROOT / "workflows" / "desk"
+# A class that is a widget needs its base: these modules are imported when a window is opened, and not before.
+WIDGETS = ROOT / "workflows" / "desk"
 LIMIT_IMPORT_S, LIMIT_HELP_S = 0.3, 0.5
 
 
@@ -83,7 +87,8 @@ def test_every_extra_is_pinned():
 def test_a_module_says_what_it_is_for_and_imports_nothing_heavy(path):
     tree = ast.parse(path.read_text())
     assert ast.get_docstring(tree)
-    assert [name for name in imported_at_module_level(tree.body) if name.partition(".")[0] in HEAVY] == []
+    heavy = set(HEAVY) - {"qtpy"} if path.parent == WIDGETS else set(HEAVY)
+    assert [name for name in imported_at_module_level(tree.body) if name.partition(".")[0] in heavy] == []
 
 
 def imported_at_module_level(body: list[ast.stmt]) -> list[str]:

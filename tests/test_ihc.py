@@ -23,6 +23,7 @@ from coverslip.errors import RequestError
 from coverslip.tiling.plan import TilePlan, plan_tiles, tile_positions
 from coverslip.tiling.tissue import TissueMask, find_tissue
 from coverslip.workflows.ihc.workflow import Ihc, IhcSettings
+from coverslip.workflows.job import RunSettings
 from coverslip.workflows.ownership import owned
 from coverslip.workflows.result import SlideResult
 from coverslip.wsi import Box, Mpp, Size, Slide, open_slide
@@ -254,7 +255,11 @@ def test_ki67_is_inside_the_spread_of_qupath(shared: Path, folder: Path) -> None
     assert result.abstentions == ()
 
 
-def test_h_and_e_is_doubted(shared: Path, folder: Path) -> None:
-    result = run(shared / "wsi/ome-tiff/OS-1-detail.ome.tif", folder / "out-he")
+def test_h_and_e_is_refused_and_doubted_where_it_is_accepted(shared: Path, folder: Path) -> None:
+    path, workflow = shared / "wsi/ome-tiff/OS-1-detail.ome.tif", Ihc()
+    refused = coverslip.run([str(path)], folder / "refused", workflow, workers=1)
+    assert [(one.path, one.error) for one in refused.failures] == [(str(path), "StainMismatchError")]
+    accepted = RunSettings(accept_stain=True)
+    (result,) = coverslip.run([str(path)], folder / "out-he", workflow, settings=accepted, workers=1).results
     assert "stain doubtful" in result.summary
     assert [a.what for a in result.abstentions] == ["whether this is haematoxylin and DAB"]

@@ -7,9 +7,12 @@ import json
 import shutil
 import sys
 import threading
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -22,7 +25,9 @@ from coverslip.errors import (
     UnreadableSlideError,
 )
 from coverslip.tiling.labels import write_label
+from coverslip.tiling.stain import H_DAB
 from coverslip.workflows.convert import convert
+from coverslip.workflows.heat import above
 from coverslip.workflows.layers import LayerSpec, Scene, describe
 from coverslip.workflows.mosaic import COARSEST, STEP, Mosaic, Shown, TileCache, halved, pyramid, refined
 from coverslip.workflows.overlays import find_labels
@@ -56,10 +61,10 @@ def layer(scene: Scene, name: str) -> LayerSpec:
 @settings(deadline=None)
 def test_any_part_of_a_lazy_level_is_that_part_of_its_pixels(shape, tile, ends, channels):
     level = Counted((*shape, 3) if channels else shape, tile)
-    array = Shown(level.mosaic, 0, TileCache()).lazily()
+    array = Shown(level.mosaic, 0, TileCache())
     y0, y1 = sorted(round(end * shape[0]) for end in ends[:2])
     x0, x1 = sorted(round(end * shape[1]) for end in ends[2:])
-    np.testing.assert_array_equal(array[y0:y1, x0:x1].compute(), level.pixels[y0:y1, x0:x1])
+    np.testing.assert_array_equal(array[y0:y1, x0:x1], level.pixels[y0:y1, x0:x1])
 
 
 @given(
@@ -70,21 +75,20 @@ def test_any_index_gives_what_numpy_gives(part):
     level = Counted((50, 70))
     shown = Shown(level.mosaic, 0, TileCache())
     np.testing.assert_array_equal(shown[part], level.pixels[part])
-    np.testing.assert_array_equal(shown.lazily()[part].compute(), level.pixels[part])
 
 
 def test_only_the_tiles_under_a_part_are_read_and_each_once():
     level = Counted((100, 100, 3))
-    array = Shown(level.mosaic, 0, TileCache()).lazily()
+    array = Shown(level.mosaic, 0, TileCache())
     assert level.boxes == []
     for _ in range(2):
-        array[20:40, 0:16].compute()
+        _ = array[20:40, 0:16]
     assert sorted(level.boxes, key=lambda box: box.y) == [Box(0, 16, 16, 16), Box(0, 32, 16, 16)]
 
 
 def test_a_tile_at_the_edge_is_smaller_and_reaches_nowhere_outside():
     level = Counted((20, 37, 3))
-    Shown(level.mosaic, 0, TileCache()).lazily().compute()
+    np.asarray(Shown(level.mosaic, 0, TileCache()))
     assert max(box.right for box in level.boxes) == 37
     assert max(box.bottom for box in level.boxes) == 20
 
@@ -271,31 +275,77 @@ def test_the_layers_of_a_result_from_below_with_colours_and_names(tmp_path, slid
     }
     cells = [(100.5, 200.5, "positive"), (300.0, 20.0, "negative"), (3.0, 2.0, "odd")]
     scene = describe(write_result(tmp_path / "out", slide, labels, cells))
-    assert [spec.name for spec in scene.layers] == ["a.tif", "tissue", "classes", "nuclei", "cells"]
+    assert [spec.name for spec in scene.layers] == ["a.tif", "tissue", "classes", "nuclei as found", "cells"]
     assert layer(scene, "classes").names == {1: "stroma", 2: "tumour"}
     assert layer(scene, "classes").colours[2] == (230, 159, 0, 255)
     assert layer(scene, "tissue").outline > 0
-    points = layer(scene, "cells")
-    assert points.names == {1: "negative", 2: "odd", 3: "positive"}
+    assert scene.cells is not None
+    assert scene.cells.names == ("positive", "negative", "odd")
     # the colours of the nuclei's labels, and one of the palette for what these do not name
-    assert points.colours == {1: (0, 114, 178, 255), 2: OKABE_ITO[1], 3: (213, 94, 0, 255)}
-    assert points.values is not None
-    assert list(points.values) == [3, 1, 2]
-    assert not points.visible
-    assert np.asarray(points.levels[0])[0].tolist() == [200.0, 100.0]  # (y, x) of a pixel's centre
+    colours = {"positive": (213, 94, 0, 255), "negative": (0, 114, 178, 255), "odd": OKABE_ITO[2]}
+    assert scene.cells.colours == colours
+    cells = layer(scene, "cells")
+    assert cells.visible
+    assert not layer(scene, "nuclei as found").visible
+    value = int(np.asarray(cells.levels[0][20:21, 300:301])[0, 0])
+    assert cells.names[value] == "negative"
+    assert cells.colours[value] == colours["negative"]
+    assert {spec.role for spec in scene.layers} == {"slide", "mask", "classes", "painted", "cells"}
 
 
-def test_cells_are_seen_where_no_labels_show_their_class(tmp_path, slide):
-    scene = describe(write_result(tmp_path / "out", slide, {}, [(5.0, 5.0, "a")]))
-    assert layer(scene, "cells").visible
-    assert layer(scene, "cells").size * MPP == pytest.approx(12)
+def test_cells_are_drawn_where_no_labels_show_them_and_can_be_given_other_classes(tmp_path, slide):
+    folder = write_result(tmp_path / "out", slide, {}, [(50.0, 60.0, "a")])
+    scene = describe(folder, classes=("c", "b"))
+    assert scene.cells is not None
+    assert scene.cells.names == ("c", "b", "a")
+    spec = layer(scene, "cells")
+    np.testing.assert_allclose(extent(spec), extent(scene.layers[0]))
+    before = int(spec.levels[0][60, 50])
+    assert spec.names[before] == "a"
+    scene.cells.recolour([0], 1)
+    assert spec.names[int(spec.levels[0][60, 50])] == "b"
 
 
-def test_too_many_cells_are_left_out_with_a_note(tmp_path, slide, monkeypatch):
-    monkeypatch.setattr("coverslip.workflows.layers.MOST_CELLS", 1)
-    scene = describe(write_result(tmp_path / "out", slide, {}, [(5.0, 5.0, "a"), (6.0, 5.0, "a")]))
-    assert [spec.kind for spec in scene.layers] == ["image"]
-    assert "2 cells" in scene.notes[0]
+def result_with(folder: Path, **provenance) -> None:
+    document = json.loads((folder / "result.json").read_text())
+    (folder / "result.json").write_text(json.dumps({**document, "provenance": provenance}))
+
+
+def test_probabilities_of_tiles_are_heat_maps_on_their_tiles(tmp_path, slide):
+    folder = write_result(tmp_path / "out", slide, {})
+    result_with(folder, settings={"grid": {"size": 256, "overlap": 0, "mpp": 1.0}})
+    tiles = {"x": [512, 1024, 512], "y": [512, 512, 1024], "p_tumour": [0.0, 1.0, 0.5], "tissue": [1.0] * 3}
+    pq.write_table(pa.table(tiles), folder / "tiles.parquet")
+    scene = describe(folder)
+    heat = layer(scene, "probability of tumour")
+    assert (heat.role, heat.visible) == ("heat", False)
+    np.testing.assert_array_equal(heat.levels[0], [[1, 255], [128, 0]])
+    np.testing.assert_allclose(extent(heat), (np.array([[512, 512], [1536, 1536]]) - 0.5) * MPP)
+    assert heat.names[128] == "probability of tumour 50.0 %"
+    shown = above(heat.colours, 0.4)
+    assert [shown[value][3] for value in (1, 128, 255)] == [0, 255, 255]
+    # without the tiles' grid nobody knows where they lie
+    result_with(folder)
+    with pytest.raises(StoreIncompleteError, match="tiles"):
+        describe(folder)
+
+
+def test_each_stain_alone_is_computed_where_it_is_looked_at(tmp_path):
+    amounts = np.zeros((2048, 2048, 3))
+    amounts[:1024, :, 0], amounts[:, :1024, 1] = 0.6, 0.9
+    density = amounts @ np.asarray(H_DAB.rows)
+    picture = np.rint(255 * 10**-density).astype(np.uint8)
+    folder = write_result(tmp_path / "out", write_slide(tmp_path / "a.tif", picture), {})
+    result_with(folder, derived={"stain_vectors": asdict(H_DAB)})
+    scene = describe(folder)
+    assert [spec.name for spec in scene.layers[1:]] == ["haematoxylin alone", "DAB alone"]
+    assert not any(spec.visible for spec in scene.layers[1:])
+    for stain, spec in enumerate(scene.layers[1:]):
+        expected = 255 * 10 ** -(amounts[1000:1048, 1000:1048, stain, None] * np.asarray(H_DAB.rows[stain]))
+        np.testing.assert_allclose(spec.levels[0][1000:1048, 1000:1048], expected, atol=4)
+    assert len([key for key in scene.cache.held() if key[0] == 0]) == 9 - 5
+    result_with(folder, derived={"quality": {"stain_kind": "H&E"}})
+    assert [spec.name for spec in describe(folder).layers[1:]] == ["haematoxylin alone", "eosin alone"]
 
 
 def test_given_µm_per_pixel_move_the_labels_of_a_result_with_its_slide(tmp_path, slide):

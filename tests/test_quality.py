@@ -40,8 +40,15 @@ from coverslip.workflows.job import RunSettings
 from coverslip.workflows.layout import lay_out, read_layout, write_layout
 from coverslip.workflows.outputs import read_result
 from coverslip.workflows.overlays import find_labels
-from coverslip.workflows.quality import COLOURS, evaluated, refuse_other_stain, with_evaluable
-from coverslip.workflows.result import Call
+from coverslip.workflows.quality import (
+    COLOURS,
+    evaluated,
+    refuse_other_stain,
+    stain_doubted,
+    stain_said,
+    with_evaluable,
+)
+from coverslip.workflows.result import Call, Urgency
 from coverslip.workflows.run import plan_run
 from coverslip.workflows.workflow import Conclusion, Workflow
 from coverslip.wsi import Slide, open_slide
@@ -118,6 +125,32 @@ def test_a_fold_is_found_and_solid_tissue_has_none() -> None:
     found = find_folds(density, mask, 8.0, FoldSettings())
     assert (found & (truth > 0)).sum() > 0.5 * truth.sum()
     assert (found & (truth > 0)).sum() > 0.75 * found.sum()
+
+
+def test_a_fold_in_pale_uneven_tissue_is_found(shared: Path) -> None:
+    """More of it than by comparing with the tissue around alone, and nothing more where there is none."""
+    path = shared / "registration/Rat-Kidney_PanCytokeratin.jpg"
+    if not path.exists():
+        pytest.skip(f"{path} is not here")
+    clean = np.asarray(Image.open(path).convert("RGB").resize((702, 452), Image.Resampling.BOX), np.uint8)
+    density, mask = density_of(clean)
+    around_alone = FoldSettings(denser_than_sides=9.0)
+    clean_found = find_folds(density, mask, 8.0, FoldSettings())
+    assert (clean_found == find_folds(density, mask, 8.0, around_alone)).all()
+    assert clean_found.sum() < 0.003 * mask.sum()
+    amounts = -np.log10(np.maximum(clean, 1) / 245)
+    strips = np.zeros(clean.shape[:2], np.uint8)
+    height, width = strips.shape
+    for row in (0.35, 0.5, 0.65):
+        ends = [(int(0.3 * width), int(row * height)), (int(0.6 * width), int((row + 0.1) * height))]
+        cv2.line(strips, *ends, 1, 10)
+    twice = amounts + strips[..., None] * np.roll(amounts, (6, 5), (0, 1))
+    folded, truth = np.clip(245 * 10**-twice, 0, 255).astype(np.uint8), mask & (strips > 0)
+    density, mask = density_of(folded)
+    found = find_folds(density, mask, 8.0, FoldSettings())
+    assert (found & truth).sum() > 0.6 * found.sum()
+    without = find_folds(density, mask, 8.0, around_alone)
+    assert (found & truth).sum() > 1.2 * (without & truth).sum()
 
 
 def test_a_real_fold_is_found(shared: Path) -> None:
@@ -328,6 +361,45 @@ def test_a_slide_is_refused_only_when_every_expected_stain_is_excluded(expects, 
     assert "it looks like H&E" in caught.value.problem
 
 
+def test_what_colours_say_of_the_stain_is_in_the_result() -> None:
+    workflow = cast(Workflow, SimpleNamespace(expects=("IHC",), name="ihc"))
+    brown = StainEvidence(50_000, 0.2, 0.0, 0.5, 0.3, 0.3, 0.0, 0.0)
+    haematoxylin = StainEvidence(50_000, 0.2, 0.0, 0.0, 0.0, 0.3, 0.0, 0.0)
+    pap = StainEvidence(50_000, 0.2, 0.0, 0.0, 0.0, 0.3, 0.1, 0.0)
+    assert stain_said(brown, workflow) == "IHC, as its colours show"
+    said = stain_said(haematoxylin, workflow)
+    assert said == "doubtful: its colours do not tell whether it is IHC; nothing on it is brown as DAB"
+    assert str(stain_said(EOSIN, workflow)).endswith("it was accepted")
+    assert "too little" in str(stain_said(NO_STAIN, workflow))
+    assert stain_said(brown, cast(Workflow, SimpleNamespace(expects=(), name="embed"))) is None
+    plain = Conclusion("3 cells", ())
+    assert stain_doubted(plain, haematoxylin, workflow) == stain_doubted(plain, brown, workflow) == plain
+    (doubt,) = stain_doubted(plain, pap, workflow).abstentions
+    assert (doubt.what, doubt.why) == (
+        "stain",
+        "doubtful: it looks like Papanicolaou, and ihc is made for IHC",
+    )
+
+
+@pytest.mark.parametrize(("urgency", "then"), [("attention", "unevaluable"), ("urgent", "urgent")])
+def test_a_call_on_what_looks_like_another_stain_is_withheld(urgency: Urgency, then: str) -> None:
+    workflow = cast(Workflow, SimpleNamespace(expects=("Papanicolaou",), name="cytology"))
+    brown = StainEvidence(50_000, 0.2, 0.0, 0.5, 0.3, 0.3, 0.1, 0.0)
+    call = Call(category="ASC-H", text="ASC-H", confidence=0.9, urgency=urgency)
+    found = stain_doubted(Conclusion("ASC-H", (), call=call), brown, workflow).call
+    assert found is not None
+    assert (found.category, found.confidence, found.urgency) == (None, None, then)
+    assert "looks like IHC" in found.text
+    assert "ASC-H" in found.text
+
+
+def test_h_and_e_with_little_eosin_is_refused_by_ihc(shared: Path, tmp_path: Path) -> None:
+    path = str(shared / "wsi/ome-tiff/OS-1-detail.ome.tif")
+    (job,) = plan_run([path], tmp_path / "out", Ihc(), RunSettings()).jobs
+    with open_slide(path) as slide, pytest.raises(StainMismatchError, match="pinker than the dense"):
+        lay_out(job, slide)
+
+
 def test_h_and_e_is_refused_by_ihc_unless_accepted(shared: Path, tmp_path: Path) -> None:
     path = str(shared / "wsi/aperio-svs/CMU-1-Small-Region.svs")
     for settings in (RunSettings(), RunSettings(accept_stain=True)):
@@ -343,8 +415,8 @@ def test_h_and_e_is_refused_by_ihc_unless_accepted(shared: Path, tmp_path: Path)
 def test_a_layout_is_read_as_it_was_written(half_blurred: Slide, tmp_path: Path) -> None:
     (job,) = plan_run([half_blurred.path], tmp_path / "out", Ihc(), RunSettings()).jobs
     layout = lay_out(job, half_blurred)
-    write_layout(job, layout, "request")
-    again = read_layout(job, half_blurred, "request", half_blurred.digest).quality
+    write_layout(job.layout, layout, "request")
+    again = read_layout(job.layout, "request", job.settings.tissue).quality
     assert (again.values == layout.quality.values).all()
     assert (again.stain, again.focus, again.fields) == (
         layout.quality.stain,

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
+import zlib
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -219,12 +222,12 @@ def test_outlines_are_drawn_roughly_where_there_are_too_many_points(tmp_path: Pa
     ring = np.stack([500 + 400 * np.cos(turns), 500 + 400 * np.sin(turns) + 9 * np.sin(40 * turns)], axis=1)
     file = tmp_path / "a.geojson"
     write_geojson(file, [Feature(((ring,),), "Tumour", (200, 0, 0))])
-    (fine,) = zooming._outlines(file, (1.0, 1.0))
+    (fine,) = zooming._outlines(zooming.read_annotations(file), (1.0, 1.0))
     assert (fine.name, fine.colour) == ("Tumour", "#c80000")
     limit = zooming.MOST_POINTS
     try:
         zooming.MOST_POINTS = 30
-        (rough,) = zooming._outlines(file, (1.0, 1.0))
+        (rough,) = zooming._outlines(zooming.read_annotations(file), (1.0, 1.0))
     finally:
         zooming.MOST_POINTS = limit
     assert rough.path.count(" ") < 31 < 100 < fine.path.count(" ")
@@ -502,8 +505,18 @@ def test_on_a_phone_nothing_lies_beside_the_screen(tab: Tab, shown: Path) -> Non
     assert tab.run("document.documentElement.scrollWidth") <= 390
 
 
+def unpacked(pdf: bytes) -> bytes:
+    """What its compressed streams hold."""
+    streams = re.findall(rb"stream\r?\n(.*?)\r?\nendstream", pdf, re.DOTALL)
+    found = []
+    for stream in streams:
+        with suppress(zlib.error):
+            found.append(zlib.decompress(stream))
+    return b"\n".join(found)
+
+
 def test_a_report_becomes_a_pdf_of_the_same_bytes(
-    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(pictures, "LONGEST", 350)
     result = called(home)
@@ -513,11 +526,15 @@ def test_a_report_becomes_a_pdf_of_the_same_bytes(
         write_pdf(page, tmp_path / "a.pdf")
     except MissingExtraError as error:
         pytest.skip(str(error))
+    assert not [said for said in caplog.messages if "No anchor" in said], "every link leads somewhere"
     write_pdf(page, tmp_path / "b.pdf")
     first = (tmp_path / "a.pdf").read_bytes()
     assert first.startswith(b"%PDF")
     assert first == (tmp_path / "b.pdf").read_bytes()
     assert len(first) > 30_000, "pictures are in it"
+    links = re.findall(rb"/Link\b.{0,200}?/Dest \((.*?)\)", unpacked(first), re.DOTALL)
+    assert len(links) >= 2, "places and findings are links"
+    assert set(links) == {b"slide"}
     assert not ImageFile.LOAD_TRUNCATED_IMAGES, "a damaged image would pass from now on"
     with pytest.raises(RequestError, match="no folder"):
         write_pdf(page, tmp_path / "nowhere" / "a.pdf")

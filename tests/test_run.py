@@ -225,4 +225,4 @@ def test_a_run_killed_while_it_wrote_its_first_record_continues(tmp_path: Path) 
     (tmp_path / "out" / ".run.json.17.0badcafe.tmp").write_text('{"half": ')
     done = coverslip("run", tmp_path / "a.tif", "-o", tmp_path / "out", "--workflow", "ihc")
     assert done.returncode == 0, done.stderr
-    assert not list((tmp_path / "out").glob(".*"))
+    assert not list((tmp_path / "out").glob(".*.tmp"))

@@ -65,10 +65,10 @@ def folder_of_slides(tmp_path: Path) -> None:
 def test_a_layout_is_read_as_it_was_written(job: Job) -> None:
     with job.ref.open() as slide:
         found = layout.lay_out(job, slide)
-        layout.write_layout(job, found, "request")
-        read = layout.read_layout(job, slide, "request", slide.digest)
+        layout.write_layout(job.layout, found, "request")
+        read = layout.read_layout(job.layout, "request", job.settings.tissue)
         with pytest.raises(StoreIncompleteError, match="missing or altered"):
-            layout.read_layout(job, slide, "another request", slide.digest)
+            layout.read_layout(job.layout, "another request", job.settings.tissue)
     for one, other in ((found.tissue, read.tissue), (found.plan, read.plan)):
         for name in type(one).__slots__:
             assert np.array_equal(getattr(one, name), getattr(other, name)), name

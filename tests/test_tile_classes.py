@@ -211,7 +211,7 @@ def plain(
     ],
 )
 def test_a_class_that_covers_enough_is_the_call(shares, strange, text: str) -> None:
-    call, abstentions = plain()._call(np.array(shares), strange)
+    call, abstentions = plain().judge._call(np.array(shares), strange)
     assert call is not None
     assert (call.text, abstentions) == (text, ())
     assert call.confidence is None
@@ -226,7 +226,7 @@ def test_a_class_that_covers_enough_is_the_call(shares, strange, text: str) -> N
     ],
 )
 def test_otherwise_there_is_no_call_and_the_reason_is_said(shares, strange, why: str) -> None:
-    call, abstentions = plain()._call(np.array(shares), strange)
+    call, abstentions = plain().judge._call(np.array(shares), strange)
     assert call is None
     assert [a.what for a in abstentions] == ["slide-level call"]
     assert why in abstentions[0].why

@@ -6,6 +6,7 @@ import csv
 import hashlib
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from scipy.special import softmax
 
 from coverslip.errors import RequestError
 from coverslip.models.calibration import fit_temperature
+from coverslip.models.card import render_card
 from coverslip.models.colour import tile_colours
 from coverslip.models.dataset import read_tiles
 from coverslip.models.familiarity import fit_distance
@@ -27,13 +29,16 @@ from coverslip.ruo import RUO
 
 torch = pytest.importorskip("torch", reason="torch is not installed")
 pytest.importorskip("timm", reason="timm is not installed")
+from safetensors.torch import load_file  # noqa: E402
+
 from coverslip.models.augmentation import augment, move, turn  # noqa: E402
 from coverslip.models.checkpoint import Checkpoint  # noqa: E402
 from coverslip.models.curve_plot import draw_curve  # noqa: E402
 from coverslip.models.document import Architecture  # noqa: E402
 from coverslip.models.engine import Engine  # noqa: E402
 from coverslip.models.network import build_network, find_start, start_network  # noqa: E402
-from coverslip.models.training import Epoch, TrainingSettings, train_tiles  # noqa: E402
+from coverslip.models.training import Epoch, TrainingSettings, class_weights, train_tiles  # noqa: E402
+from coverslip.workflows.cli import run as command  # noqa: E402
 
 SETTINGS = TrainingSettings(
     mpp=0.5, size=32, architecture="test_byobnet", epochs=6, batch=16, learning_rate=5e-3, stain="H&E"
@@ -278,6 +283,45 @@ def test_cached_pretrained_weights_are_used(tmp_path):
     assert found["fc.weight"].shape[0] == 2
 
 
+def test_a_training_begins_with_a_packages_network_but_its_classifier(trained, labels, tmp_path):
+    first = trained[0].package
+    settings = replace(SETTINGS, start=str(first.folder), epochs=1, learning_rate=1e-9, seed=1)
+    second = train_tiles(labels, tmp_path / "second", settings)
+    known, found = (load_file(package.weights) for package in (first, second.package))
+    convolution = next(name for name, value in known.items() if value.ndim == 4)
+    torch.testing.assert_close(found[convolution], known[convolution], atol=1e-5, rtol=0)
+    classifier = next(name for name, value in known.items() if value.ndim == 2 and "head" in name)
+    assert not torch.allclose(found[classifier], known[classifier], atol=1e-3)
+    assert first.document.weights_sha256 in second.initialisation
+    assert second.initialisation in render_card(second.package.document)
+
+
+def test_a_package_of_another_network_is_no_beginning(trained, labels, tmp_path):
+    settings = replace(SETTINGS, start=str(trained[0].package.folder), architecture="test_resnet")
+    with pytest.raises(RequestError, match="is test_byobnet with"):
+        train_tiles(labels, tmp_path / "out", settings)
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_command_takes_the_network_of_the_model_to_begin_with(trained, labels, tmp_path, capsys):
+    first = str(trained[0].package.folder)
+    asked = ["train", "tiles", str(labels), "--mpp", "0.5", "--size", "32", "--epochs", "1", "--start", first]
+    assert command([*asked, "-o", str(tmp_path / "second")]) == 0
+    assert trained[0].package.document.weights_sha256 in capsys.readouterr().out
+    assert load_package(tmp_path / "second").document.architecture.name == "test_byobnet"
+    assert command([*asked, "-o", str(tmp_path / "third"), "--architecture", "resnet10t"]) == 2
+    assert "leave one of the two out" in capsys.readouterr().err
+
+
+def test_rarity_weighs_as_much_as_is_asked():
+    labels = np.repeat([0, 1, 2], [90, 9, 1])
+    for balance, across in ((1.0, 10.0), (0.5, np.sqrt(10)), (0.0, 1.0)):
+        weights = class_weights(labels, 3, balance)
+        assert weights[1] / weights[0] == pytest.approx(across)
+        assert weights[2] / weights[0] == pytest.approx(90**balance)
+    assert class_weights(labels, 3, 1.0) @ np.bincount(labels) == pytest.approx(len(labels))
+
+
 def test_every_problem_of_the_csv_is_named_at_once(tmp_path):
     path = _make(tmp_path / "set", n=4)
     folder = path.parent
@@ -388,6 +432,7 @@ def test_copies_of_an_image_join_their_groups(tmp_path):
         ({"architecture": "hf-hub:x/y"}, "architecture|name 'hf-hub:x/y'"),
         ({"name": "../up"}, "name '../up'"),
         ({"licence": ""}, "licence ''"),
+        ({"balance": 1.5}, "balance"),
     ],
 )
 def test_settings_that_cannot_stand_are_refused_before_training(changes, said):

@@ -99,7 +99,7 @@ def test_all_three_files_say_the_same_and_carry_the_notice(tmp_path: Path) -> No
     places = [page.text.index(f" {row['id']} ") for row in rows]
     assert places == sorted(places)
     schema = pq.read_schema(tmp_path / "worklist.parquet")
-    assert schema.metadata[b"schema"] == b"coverslip.worklist/2"
+    assert schema.metadata[b"schema"] == b"coverslip.worklist/3"
 
 
 def test_a_hostile_name_is_text_in_the_page_and_a_link_still_leads_there(tmp_path: Path) -> None:

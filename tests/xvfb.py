@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Iterator
 
 import pytest
@@ -17,6 +18,8 @@ def screen() -> Iterator[None]:
     Qt ends a process whose screen goes away, so it is shut down first.
     """
     pytest.importorskip("napari")
+    if importlib.util.find_spec("torch") is not None:
+        import torch  # noqa: F401  # before Qt: after a window was shown, importing it has ended the process
     patch = pytest.MonkeyPatch()
     patch.setenv("NAPARI_CONFIG", "")
     if has_screen():

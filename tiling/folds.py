@@ -4,6 +4,10 @@ Two layers absorb twice as much, each dye twice (Beer-Lambert): a fold is a long
 around it, in the same dyes. Density is what "saturation less intensity" stands for in the methods of
 Palokangas et al. (2007, IEEE EMBC 29:5641) and Kothari et al. (2013, J Pathol Inform 4:22), who adapts the
 threshold to each slide; here it is one to the tissue around each place.
+
+Pale tissue is too uneven for that: its own gaps and nuclei are denser or paler than their surroundings by as
+much. There a strip is told by being denser than what lies along both its sides, each averaged over a length
+that no gland's wall or row of nuclei keeps straight.
 """
 
 from __future__ import annotations
@@ -19,6 +23,11 @@ from coverslip.tiling.glass import Density, bands
 from coverslip.tiling.regions import Mask, close, dilate, drop_small, open_
 
 Plane = NDArray[np.float32]
+# About the resolution that pieces are averaged at: a fold of 40 µm is 3 px wide.
+PIECES_MPP = 13.0
+DIRECTIONS = 12
+# Least share of a piece that lies on tissue, and the palest that a side is taken for (noise of the glass).
+TISSUE_ALONG, PALEST = 0.6, 0.02
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,10 +53,18 @@ class FoldSettings:
     # epithelium along a lumen and dense rims have glass or threads on one side.
     least_solid: float = 0.75
     solid: float = 0.5
+    # Where the tissue around is paler than `least`; denser epithelium has dense strips of its own. A piece
+    # of a strip: standard deviations, along and across, over which densities are averaged;
+    # how far from its middle its sides are; how many times denser than the denser side it is; how dense.
+    piece_um: tuple[float, float] = (90.0, 14.0)
+    sides_um: tuple[float, ...] = (60.0, 95.0)
+    denser_than_sides: float = 1.65
+    least_of_piece: float = 0.08
 
     def __post_init__(self) -> None:
         numbers = (self.blur_um, self.around_um, self.least, self.widest_um, self.shortest_um)
-        if min(numbers) <= 0 or self.denser <= 1 or self.slender < 1:
+        numbers += (*self.piece_um, *self.sides_um, self.least_of_piece)
+        if min(numbers) <= 0 or min(self.denser, self.denser_than_sides) <= 1 or self.slender < 1:
             raise RequestError(
                 "fold settings", "hold a value out of range", "give positive values, denser > 1"
             )
@@ -66,13 +83,63 @@ def find_folds(density: Density, tissue: Mask, mpp: float, settings: FoldSetting
     solid = tissue & (mean >= settings.solid * around)
     dense = tissue & (mean >= settings.denser * around) & (mean >= settings.least)
     dense &= ~open_(dense, settings.widest_um / 2 / mpp)
-    dense = drop_small(close(dense, settings.blur_um / mpp), settings.shortest_um * settings.blur_um / mpp**2)
+    strips = tissue & (mean >= settings.least_of_piece) & (around < settings.least)
+    strips &= _above_sides(mean, tissue, mpp, settings) >= settings.denser_than_sides
     found = none
-    for part, corner in _parts(dense):
-        if _is_long(part, mpp, settings) and _is_same(density, solid, dense, part, corner, mpp, settings):
-            place = found[corner[0] : corner[0] + part.shape[0], corner[1] : corner[1] + part.shape[1]]
-            place |= part
+    for candidates in (dense, strips):
+        joined = close(candidates, settings.blur_um / mpp)
+        joined = drop_small(joined, settings.shortest_um * settings.blur_um / mpp**2)
+        for part, corner in _parts(joined):
+            if _is_long(part, mpp, settings) and _is_same(
+                density, solid, joined, part, corner, mpp, settings
+            ):
+                place = found[corner[0] : corner[0] + part.shape[0], corner[1] : corner[1] + part.shape[1]]
+                place |= part
     return dilate(found, settings.blur_um / mpp) & tissue
+
+
+def _above_sides(mean: Plane, tissue: Mask, mpp: float, settings: FoldSettings) -> Plane:
+    """How many times denser a straight piece through each pixel is than the denser of its two sides, in the
+    direction in which that is most; 0 where a side is not tissue."""
+    factor = max(1, round(PIECES_MPP / mpp))
+    size, mpp = (max(1, mean.shape[1] // factor), max(1, mean.shape[0] // factor)), mpp * factor
+    weight = cv2.resize(tissue.astype(np.float32), size, interpolation=cv2.INTER_AREA)
+    values = cv2.resize(np.where(tissue, mean, 0), size, interpolation=cv2.INTER_AREA)
+    most = np.zeros(weight.shape, np.float32)
+    for turn in np.arange(DIRECTIONS) * np.pi / DIRECTIONS:
+        kernel = _piece(turn, settings.piece_um[0] / mpp, settings.piece_um[1] / mpp)
+        held, total = (
+            cv2.filter2D(plane, -1, kernel, borderType=cv2.BORDER_CONSTANT) for plane in (weight, values)
+        )
+        piece = np.where(held > TISSUE_ALONG, total / np.maximum(held, TISSUE_ALONG), np.inf)
+        for away in settings.sides_um:
+            x, y = -np.sin(turn) * away / mpp, np.cos(turn) * away / mpp
+            denser = np.maximum(_moved(piece, x, y), _moved(piece, -x, -y))
+            above = np.where(np.isfinite(piece), piece, 0) / np.maximum(denser, PALEST)
+            most = np.maximum(most, above)
+    whole = mean.shape[1], mean.shape[0]
+    return np.asarray(cv2.resize(most, whole, interpolation=cv2.INTER_LINEAR), np.float32)
+
+
+def _piece(turn: float, along: float, across: float) -> Plane:
+    """Gaussian weights of a straight piece, summing to 1; `turn`: radians; `along`, `across`: pixels."""
+    reach = int(np.ceil(2.5 * along))
+    y, x = np.mgrid[-reach : reach + 1, -reach : reach + 1]
+    far, beside = x * np.cos(turn) + y * np.sin(turn), y * np.cos(turn) - x * np.sin(turn)
+    weights = np.exp(-((far / along) ** 2 + (beside / across) ** 2) / 2)
+    return np.asarray(weights / weights.sum(), np.float32)
+
+
+def _moved(plane: NDArray[np.floating], x: float, y: float) -> Plane:
+    """By whole pixels; what comes in from beyond the border is infinite."""
+    right, down = round(x), round(y)
+    moved = np.full(plane.shape, np.inf, np.float32)
+    height, width = plane.shape
+    if abs(right) < width and abs(down) < height:
+        to = np.s_[max(0, down) : height + min(0, down), max(0, right) : width + min(0, right)]
+        of = np.s_[max(0, -down) : height + min(0, -down), max(0, -right) : width + min(0, -right)]
+        moved[to] = plane[of]
+    return moved
 
 
 def mean_density(density: Density) -> Plane:

@@ -23,7 +23,7 @@ from coverslip.tiling.folds import FoldSettings, find_folds
 from coverslip.tiling.glass import Density, Glass, estimate_glass, of_channels, optical_density
 from coverslip.tiling.lattice import Lattice, lay_lattice
 from coverslip.tiling.regions import Mask
-from coverslip.tiling.stain_kind import StainEvidence, stain_evidence
+from coverslip.tiling.stain_kind import COLOURED, StainEvidence, solid_share, stain_evidence
 from coverslip.tiling.tissue import TissueMask
 from coverslip.wsi.geometry import Field, Size
 from coverslip.wsi.overview import Overview
@@ -43,6 +43,8 @@ ARTEFACTS: Mapping[int, str] = MappingProxyType(
 )
 # Enough pixels to know colours; of more than that every n-th along both axes is taken.
 STAIN_SAMPLE = 120_000
+# Coarsest resolution (µm/px) that shows how wide cells and parts of tissue are.
+COARSEST = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +136,7 @@ def judge_quality(
     for value, found in _seen_small(rgb, glass, tissue, settings):
         values[tissue.mask & found] = value
     values[tissue.pen] = PEN
-    hidden = int((tissue.pen & (_around(tissue, settings) >= 0.5)).sum()) if tissue.pen.any() else 0
+    hidden = int(hidden_by_pen(tissue, settings).sum())
     return QualityMap(values, hidden, looks.focus, looks.fields, looks.stain)
 
 
@@ -157,11 +159,14 @@ def _look(slide: Slide, tissue: TissueMask, glass: Glass, settings: QualitySetti
     judged = mpp <= 1.1 * settings.focus.mpp
     stride = max(1, floor(sqrt(len(lattice) * side**2 / STAIN_SAMPLE)))
     thin = np.s_[::stride, ::stride]
-    sharp, weak, colours = [], [], []
+    sharp, weak, colours, solid = [], [], [], []
     for x, y in zip(lattice.x.tolist(), lattice.y.tolist(), strict=True):
         at = Field(x, y, Size(side, side), mpp)
         pixels = slide.read_field(at)
         sharp.append(is_sharp(pixels.rgb, settings.focus) if judged else None)
+        if mpp <= COARSEST:
+            stained = of_channels(np.maximum, optical_density(pixels.rgb) - glass.density) >= COLOURED
+            solid.append((solid_share(stained, mpp) * stained.sum(), stained.sum()))
         density = (optical_density(pixels.rgb[thin]) - glass.density)[_on_tissue(at, tissue, stride)]
         strongest = of_channels(np.maximum, density)
         colours.append(density)
@@ -173,8 +178,16 @@ def _look(slide: Slide, tissue: TissueMask, glass: Glass, settings: QualitySetti
         weak=lattice.spread(np.array(weak)) if any(weak) else none,
         focus=judged and any(one is not None for one in sharp),
         fields=len(lattice),
-        stain=stain_evidence(np.concatenate(colours)),
+        stain=stain_evidence(np.concatenate(colours), _share(solid)),
     )
+
+
+def _share(parts: list[tuple[float, float]]) -> float | None:
+    """Of all (part, whole) together; None without any."""
+    if not parts:
+        return None
+    part, whole = np.sum(parts, axis=0)
+    return float(part / max(1.0, whole))
 
 
 def _on_tissue(at: Field, tissue: TissueMask, stride: int) -> Mask:
@@ -222,6 +235,11 @@ def _seen_small(
         )
         for value, part in found
     ]
+
+
+def hidden_by_pen(tissue: TissueMask, settings: QualitySettings) -> Mask:
+    """Pen that probably hides tissue, bool (h, w): most of what is around is tissue."""
+    return tissue.pen & (_around(tissue, settings) >= 0.5) if tissue.pen.any() else tissue.pen
 
 
 def _around(tissue: TissueMask, settings: QualitySettings) -> NDArray[np.float32]:

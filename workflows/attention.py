@@ -7,18 +7,13 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import rankdata
 
 from coverslip.tiling.plan import TilePlan
 from coverslip.workflows.canvas import cells_of
-from coverslip.workflows.heat import heat_colours
+from coverslip.workflows.heat import LAYER, MEANING, STEPS, heat_colours
 from coverslip.workflows.result import Finding, TileReference
 from coverslip.workflows.workflow import ClassMap
 
-# The name says how the values are made from the weights, wherever it is shown.
-LAYER = "attention_rank"
-STEPS = 255
-MEANING = "where the model looked, not what is there"
 CAPTION = (
     f"attention, by rank: each tile is coloured by the share of the others that counted less, from dark blue "
     f"(none) to yellow (all); {MEANING}"
@@ -38,7 +33,9 @@ def ranks(attention: NDArray[np.floating]) -> NDArray[np.float32]:
     others = len(attention) - 1
     if not others:
         return np.full(1, 0.5, np.float32)
-    return ((rankdata(attention) - 1) / others).astype(np.float32)
+    _, place, times = np.unique(attention, return_inverse=True, return_counts=True)
+    below = np.cumsum(times) - (times + 1) / 2
+    return (below[place] / others).astype(np.float32)
 
 
 def effective_tiles(attention: NDArray[np.floating]) -> float:

@@ -18,13 +18,23 @@ from coverslip.tiling.plan import TilePlan
 from coverslip.tiling.stain import H_DAB, H_E, StainVectors, separate
 from coverslip.tiling.supply import SupplySettings, TileBatch, supply
 from coverslip.tiling.tissue import TissueMask
+from coverslip.workflows.cell_judge import CellJudge
 from coverslip.workflows.cell_table import OUTLINE, pack_outlines
 from coverslip.workflows.finders import CLASSICAL, open_finder, settle_finder
 from coverslip.workflows.ownership import owned
 from coverslip.workflows.palette import class_colours
 from coverslip.workflows.registry import Asked, WorkflowKind
-from coverslip.workflows.result import Abstention, Measurement, ModelIdentity
-from coverslip.workflows.workflow import Canvas, Conclusion, Grid, Scored, StainKind, Vectors
+from coverslip.workflows.result import ModelIdentity
+from coverslip.workflows.workflow import (
+    Canvas,
+    Conclusion,
+    Derived,
+    Grid,
+    Grounds,
+    Scored,
+    StainKind,
+    Vectors,
+)
 from coverslip.wsi import Slide
 
 # What is done at another scale than a foreign model's own: scanners' 20× is 0.46 to 0.55 µm/px.
@@ -160,44 +170,15 @@ class CellFinding:
             for number, name in enumerate(self.stains.names[:2])
         }
 
-    def conclude(self, slide: Slide, plan: TilePlan, tissue: TissueMask, table: pa.Table) -> Conclusion:
-        seen = table["class"].value_counts()
-        counted = dict(zip(seen.field("values").to_pylist(), seen.field("counts").to_pylist(), strict=True))
-        counts = {name: counted.get(name, 0) for name in self.classes}
-        tiles = pa.table({"x": plan.x, "y": plan.y, "tissue": plan.tissue})
-        listed = ", ".join(f"{count} {name}" for name, count in counts.items())
-        few = len(table) < self.choices.enough
-        return Conclusion(
-            summary=listed + (" (few)" if few else ""),
-            measurements=self._measurements(counts, tissue, table),
-            abstentions=self._abstentions(len(table)),
-            tables={"tiles.parquet": tiles, "cells.parquet": table},
-        )
+    def derive(self, slide: Slide, plan: TilePlan, tissue: TissueMask) -> Derived:
+        return Derived()
 
-    def _measurements(
-        self, counts: dict[str, int], tissue: TissueMask, table: pa.Table
-    ) -> tuple[Measurement, ...]:
-        how = f"objects found by {self.model.name if self.model else CLASSICAL} in all tissue"
-        found = [
-            Measurement(name=name, value=count, unit="1", method=how, n=count)
-            for name, count in counts.items()
-        ]
-        area = tissue.area_mm2
-        for name, count in counts.items():
-            density = count / area if area else None
-            found.append(Measurement(name=f"{name} density", value=density, unit="/mm2", method=how, n=count))
-        if len(table):
-            median = float(np.median(table["area_um2"].to_numpy()))
-            found.append(
-                Measurement(name="median area", value=median, unit="um2", method="of outlines", n=len(table))
-            )
-        return tuple(found)
+    @property
+    def judge(self) -> CellJudge:
+        return CellJudge(self.classes, self.model.name if self.model else CLASSICAL, self.choices.enough)
 
-    def _abstentions(self, count: int) -> tuple[Abstention, ...]:
-        if count >= self.choices.enough:
-            return ()
-        why = f"{count} objects were found, fewer than {self.choices.enough}"
-        return (Abstention(what="reliability of the counts", why=why),)
+    def conclude(self, grounds: Grounds, table: pa.Table) -> Conclusion:
+        return self.judge.conclude(grounds, table)
 
 
 def cell_finding(
@@ -283,4 +264,5 @@ KIND = WorkflowKind(
     CellSettings,
     _build,
     frozenset({"model", "commercial_only"}),
+    judge=CellJudge,
 )

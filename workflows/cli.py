@@ -29,10 +29,13 @@ COMMANDS = {
     "run": "Run a workflow over slides.",
     "report": "Reports again from results, as HTML or PDF.",
     "export": "A result for QuPath, spreadsheets, CLAM and TRIDENT.",
+    "review": "Reviews of results: from QuPath, and who said what.",
+    "audit": "Audit trails of reviews: show, verify.",
     "evaluate": "Compare predictions with the truth: AUC, kappa, FROC.",
     "workflows": "Workflows by name and their settings.",
     "embed": "Features of every tile, by an encoder.",
     "explain": "Which pixels of one tile speak for a class.",
+    "suggest": "Tiles and cells whose review would teach most.",
     "view": "Look at a slide or a result in napari.",
     "doctor": "Check the installation.",
 }

@@ -7,6 +7,7 @@ from dataclasses import asdict, replace
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 
@@ -18,23 +19,31 @@ from coverslip.tiling.geojson import tissue_features, write_geojson
 from coverslip.tiling.ome_zarr import finish_store
 from coverslip.tiling.plan import TilePlan
 from coverslip.tiling.route import choose_route
-from coverslip.tiling.tissue import TissueMask
 from coverslip.workflows.canvas import write_class_map, write_quality, write_tissue
 from coverslip.workflows.clock import now
 from coverslip.workflows.files import Part, read_part, write_json, write_table
-from coverslip.workflows.job import Job
-from coverslip.workflows.layout import Layout, too_damaged
+from coverslip.workflows.job import LAYOUT, Job
+from coverslip.workflows.layout import Layout, too_damaged, write_layout
 from coverslip.workflows.outputs import (
     ANNOTATIONS,
     FEATURES,
     FEATURES_H5,
     REPORT,
     RESULT,
+    REVIEW,
+    RULES,
     STORE,
     digests,
     read_result,
 )
-from coverslip.workflows.quality import evaluated, good_area_mm2, seen, with_evaluable
+from coverslip.workflows.quality import (
+    evaluated,
+    good_area_mm2,
+    seen,
+    stain_doubted,
+    stain_said,
+    with_evaluable,
+)
 from coverslip.workflows.report import write_report
 from coverslip.workflows.result import (
     Abstention,
@@ -45,9 +54,10 @@ from coverslip.workflows.result import (
     SlideResult,
     Times,
 )
+from coverslip.workflows.rules_file import write_rules
 from coverslip.workflows.steps import Prepared, layout_of, let_go, opened, painter_of, pyramid_of, vectors_of
 from coverslip.workflows.vectors import read_vectors, write_h5
-from coverslip.workflows.workflow import VECTOR, Conclusion
+from coverslip.workflows.workflow import VECTOR, Conclusion, Grounds, grounds_of
 from coverslip.wsi import Slide
 
 # Whatever can change a number or a pixel.
@@ -65,15 +75,18 @@ def finish(job: Job, prepared: Prepared) -> SlideResult:
     if prepared.done:
         return read_result(job.home)
     slide = opened(job.ref)
-    layout = layout_of(job, slide, prepared)
+    layout = layout_of(job, prepared)
     plan, tissue = layout.plan, layout.tissue
-    clear_temporaries(job.home)  # of a worker killed on the way, whose tasks another has done since
+    # of a worker killed on the way, whose tasks another has done since
+    clear_temporaries(job.home, keep=REVIEW)
     parts = [_part(job.shard_path(n), prepared) for n in range(prepared.shares)]
     copies = [_part(job.copy_path(n), prepared) for n in range(prepared.copies)]
     quality = _quality(job, slide, layout, parts, copies)
-    conclusion = _evaluated(job, layout, _conclude(job, slide, plan, tissue, parts))
-    result = _result(job, prepared, slide, quality, conclusion)
-    names = [*_write_tables(job, conclusion), REPORT, ANNOTATIONS, *_finish_vectors(job, slide, plan)]
+    grounds = grounds_of(job.workflow, slide, plan, tissue) if parts else Grounds(plan, tissue)
+    conclusion = _evaluated(job, layout, _conclude(job, grounds, parts))
+    result = _result(job, prepared, slide, quality, conclusion, _derived(layout, grounds))
+    names = [*_write_tables(job, conclusion), *_write_grounds(job, prepared, layout, grounds)]
+    names += [REPORT, ANNOTATIONS, *_finish_vectors(job, slide, plan)]
     names += [STORE] if job.settings.pyramid else []
     write_geojson(job.home / ANNOTATIONS, [*tissue_features(tissue), *conclusion.features], prepared.request)
     _finish_store(job, slide, layout, conclusion, copies)
@@ -117,6 +130,7 @@ def _quality(job: Job, slide: Slide, layout: Layout, parts: list[Part], copies: 
         pen_fraction=tissue.pen_fraction,
         artefacts=layout.quality.artefacts,
         evaluable_area_mm2=good_area_mm2(layout.quality, tissue),
+        stain=stain_said(layout.quality.stain, job.workflow),
     )
 
 
@@ -124,12 +138,16 @@ def _evaluated(job: Job, layout: Layout, conclusion: Conclusion) -> Conclusion:
     """With what the slide's quality says of it, and how good the tissue of each tile is."""
     plan, tissue, quality = layout.plan, layout.tissue, layout.quality
     tables = {name: with_evaluable(table, plan, tissue, quality) for name, table in conclusion.tables.items()}
-    derived = {**conclusion.derived, "quality": seen(quality)}
-    conclusion = replace(conclusion, tables=tables, derived=derived)
+    conclusion = stain_doubted(replace(conclusion, tables=tables), quality.stain, job.workflow)
     return evaluated(conclusion, quality, tissue, job.settings.min_evaluable)
 
 
-def _conclude(job: Job, slide: Slide, plan: TilePlan, tissue: TissueMask, parts: list[Part]) -> Conclusion:
+def _derived(layout: Layout, grounds: Grounds) -> dict[str, Any]:
+    return {**grounds.derived.values, "quality": seen(layout.quality)}
+
+
+def _conclude(job: Job, grounds: Grounds, parts: list[Part]) -> Conclusion:
+    plan, tissue = grounds.plan, grounds.tissue
     if not parts:
         tables = {"tiles.parquet": pa.table({"x": plan.x, "y": plan.y, "tissue": plan.tissue})}
         if tissue.is_empty:
@@ -144,7 +162,7 @@ def _conclude(job: Job, slide: Slide, plan: TilePlan, tissue: TissueMask, parts:
     vectors = job.workflow.vectors
     if vectors is not None and vectors.concluded:
         table = table.append_column(VECTOR, _vectors(job, vectors.width))
-    return job.workflow.conclude(slide, plan, tissue, table)
+    return job.workflow.conclude(grounds, table)
 
 
 def _vectors(job: Job, width: int) -> pa.Array:
@@ -154,7 +172,12 @@ def _vectors(job: Job, width: int) -> pa.Array:
 
 
 def _result(
-    job: Job, prepared: Prepared, slide: Slide, quality: Quality, conclusion: Conclusion
+    job: Job,
+    prepared: Prepared,
+    slide: Slide,
+    quality: Quality,
+    conclusion: Conclusion,
+    derived: dict[str, Any],
 ) -> SlideResult:
     mpp = slide.mpp
     return SlideResult(
@@ -181,7 +204,7 @@ def _result(
         guidelines=conclusion.guidelines,
         quality=quality,
         abstentions=conclusion.abstentions,
-        provenance=_provenance(job, prepared, slide, conclusion),
+        provenance=_provenance(job, prepared, slide, derived),
         outputs={},
         times=Times(started=prepared.started, finished=now()),
     )
@@ -195,7 +218,7 @@ def _declared(slide: Slide) -> MppValue | None:
     return MppValue(x=declared.x, y=declared.y, source=declared.source)
 
 
-def _provenance(job: Job, prepared: Prepared, slide: Slide, conclusion: Conclusion) -> Provenance:
+def _provenance(job: Job, prepared: Prepared, slide: Slide, derived: dict[str, Any]) -> Provenance:
     return Provenance(
         coverslip=version("coverslip"),
         request=prepared.request,
@@ -205,7 +228,7 @@ def _provenance(job: Job, prepared: Prepared, slide: Slide, conclusion: Conclusi
             "workflow": job.workflow.settings(),
             "grid": asdict(job.workflow.grid),
         },
-        derived=dict(conclusion.derived),
+        derived=derived,
         model=job.workflow.model,
         device=job.workflow.device(),
         supply=choose_route(slide, job.workflow.grid.mpp, exact=job.workflow.grid.exact).text,
@@ -230,6 +253,16 @@ def _write_tables(job: Job, conclusion: Conclusion) -> list[str]:
     for name, table in conclusion.tables.items():
         write_table(job.home / name, table, f"coverslip.{name.partition('.')[0]}/1")
     return list(conclusion.tables)
+
+
+def _write_grounds(job: Job, prepared: Prepared, layout: Layout, grounds: Grounds) -> list[str]:
+    """What a review needs to conclude again, without the slide and the model."""
+    write_layout(job.home / LAYOUT, replace(layout, regions=grounds.derived.regions), prepared.request)
+    judge = job.workflow.judge
+    if judge is None:
+        return [LAYOUT]
+    write_rules(job.home / RULES, judge)
+    return [LAYOUT, RULES]
 
 
 def _finish_vectors(job: Job, slide: Slide, plan: TilePlan) -> list[str]:

@@ -34,6 +34,8 @@ from coverslip.wsi import Box, Slide
 Rgba = tuple[int, int, int, int]
 Pair = tuple[float, float]
 Frame = tuple[float, float, float, float]
+# Name, #rrggbb and polygons (rings (n, 2), the outline first), level-0 pixels.
+Named = tuple[str, str, list[list[NDArray[np.float64]]]]
 
 # A legend longer than this is a scale, which the layer's caption explains.
 LONGEST_LEGEND = 12
@@ -138,10 +140,12 @@ def deep_zoom(
     annotations: Path,
     class_map: ClassMap | None = None,
     corner: Pair = (0.0, 0.0),
+    drawn: Sequence[Named] = (),
 ) -> DeepZoom:
     """From the slide or its copy, the labels in `store` where there is one, and the outlines.
 
     `class_map`: for a result without a store, with the `corner` of its first pixel, level-0 pixels, (x, y).
+    `drawn`: outlines of a reviewer beside those in `annotations`.
     """
     rgb, picture = whole_picture(slide)
     height, width = rgb.shape[:2]
@@ -158,7 +162,7 @@ def deep_zoom(
         um=(mpp.x * scale[0], mpp.y * scale[1]),
         address=data_uri(picture),
         layers=tuple(layer for layer in layers if layer.shown),
-        outlines=tuple(_outlines(annotations, scale)),
+        outlines=tuple(_outlines([*read_annotations(annotations), *drawn], scale)),
         places=_places(result, slide, scale),
     )
 
@@ -253,10 +257,10 @@ def _hex(colour: Sequence[int]) -> str:
     return f"#{red:02x}{green:02x}{blue:02x}"
 
 
-def _outlines(annotations: Path, scale: Pair) -> Iterable[Outline]:
-    """What an `annotations.geojson` of ours holds, by name; rougher where there would be too many points."""
+def _outlines(found: Iterable[Named], scale: Pair) -> Iterable[Outline]:
+    """By name; rougher where there would be too many points."""
     named: dict[tuple[str, str], list[list[NDArray[np.float64]]]] = {}
-    for name, colour, polygons in read_annotations(annotations):
+    for name, colour, polygons in found:
         named.setdefault((name, colour), []).extend(
             [ring / scale for ring in polygon] for polygon in polygons
         )
@@ -269,7 +273,7 @@ def _outlines(annotations: Path, scale: Pair) -> Iterable[Outline]:
     return [Outline(name, colour, path) for (name, colour), path in zip(named, paths, strict=True) if path]
 
 
-def read_annotations(file: Path) -> list[tuple[str, str, list[list[NDArray[np.float64]]]]]:
+def read_annotations(file: Path) -> list[Named]:
     """Name, #rrggbb and polygons (rings (n, 2), the outline first) of each feature, level-0 pixels.
 
     Features without a class go by their name. Points and lines are left out; so is a file that is not there.

@@ -25,7 +25,16 @@ from coverslip.tiling.tissue import TissueMask
 from coverslip.workflows.outputs import FEATURES_H5
 from coverslip.workflows.result import Abstention, Measurement, ModelIdentity
 from coverslip.workflows.tile_classes import threads_per_task
-from coverslip.workflows.workflow import Canvas, Conclusion, Grid, Scored, StainKind, Vectors
+from coverslip.workflows.workflow import (
+    Canvas,
+    Conclusion,
+    Derived,
+    Grid,
+    Grounds,
+    Scored,
+    StainKind,
+    Vectors,
+)
 from coverslip.wsi import Slide
 
 # Tiles read at once: what a core works on for a second or two, and what keeps a GPU busy.
@@ -110,7 +119,16 @@ class Embedding:
         threads = threads_per_task() if on_cuda else 1
         return SupplySettings(batch=batch, exact=self.choices.exact, threads=threads)
 
-    def conclude(self, slide: Slide, plan: TilePlan, tissue: TissueMask, table: pa.Table) -> Conclusion:
+    def derive(self, slide: Slide, plan: TilePlan, tissue: TissueMask) -> Derived:
+        return Derived()
+
+    @property
+    def judge(self) -> None:
+        """There is nothing to correct."""
+        return
+
+    def conclude(self, grounds: Grounds, table: pa.Table) -> Conclusion:
+        plan = grounds.plan
         width, method = self.vectors.width, f"encoder {self.model.name}, {self.weights.version}"
         tiles = Measurement(name="tiles embedded", value=len(plan), unit="1", method=method, n=len(plan))
         why = "the slide's pixels are not square, which CLAM and TRIDENT files cannot say"

@@ -18,6 +18,8 @@ from coverslip.workflows.result import SCHEMA, SCHEMA_VERSION
 from coverslip.workflows.workflow import Workflow
 from coverslip.wsi import Slide, SlideRef
 
+LAYOUT = "layout.parquet"
+
 
 @dataclass(frozen=True, slots=True)
 class RunSettings:
@@ -75,6 +77,11 @@ class Job:
     def vectors(self) -> Path:
         """The figures of all tiles while they are being written."""
         return self.parts / "features.zarr"
+
+    @property
+    def layout(self) -> Path:
+        """Where tissue and tiles lie, while the shards need it; a copy stays with the result."""
+        return self.parts / LAYOUT
 
     @property
     def result(self) -> Path:

@@ -11,17 +11,14 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Literal
 
-import dask.array as da
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from coverslip.errors import (
@@ -31,22 +28,29 @@ from coverslip.errors import (
     SlideInformationError,
     StoreIncompleteError,
 )
-from coverslip.workflows.attention import LAYER, MEANING
-from coverslip.workflows.mosaic import Mosaic, TileCache, pyramid, refined
+from coverslip.workflows.cell_canvas import CellCanvas
+from coverslip.workflows.cell_rows import read_cells
+from coverslip.workflows.heat import LAYER, MEANING
+from coverslip.workflows.mosaic import Mosaic, Shown, TileCache, pyramid, refined
 from coverslip.workflows.overlays import LabelImage, Pair, Rgba, find_labels
+from coverslip.workflows.painted_cells import PaintedCells
 from coverslip.workflows.palette import OKABE_ITO, TISSUE
+from coverslip.workflows.stain_channels import channel, channel_names, vectors_of
+from coverslip.workflows.tile_maps import HeatMap, probability_maps
 from coverslip.wsi import Box, Mpp, Size, Slide, open_slide
 from coverslip.wsi.levels import build_levels
 from coverslip.wsi.mpp import parse_mpp
 
 Given = float | tuple[float, float] | None
 Unit = Literal["µm", "pixel"]
+# What a layer is, for keys and panels that act on all of a kind.
+Role = Literal["slide", "stain", "heat", "mask", "classes", "painted", "cells"]
 
-# More are slow to draw as points; the labels of nuclei show them all.
-MOST_CELLS = 500_000
-# Rings this wide leave a nucleus of 5 to 10 µm to be seen inside.
-RING_UM, RING_PX = 12.0, 24.0
 NO_MPP = "no µm/px"
+
+
+# In the cache: beyond those of the layers, which count by hundreds.
+CELLS_NUMBER, PAINTED_NUMBER = 100_000, 200_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,34 +72,47 @@ STYLES: Mapping[str, Style] = MappingProxyType(
         "classes": Style(3, 0.25),
         LAYER: Style(3, 0.5),
         "nuclei": Style(5, 0.9, outline=1, colour=OKABE_ITO[0]),
+        "cells": Style(5, 0.9, outline=1, colour=OKABE_ITO[0]),
     }
 )
 OTHER = Style(4, 0.5)
+CELLS = Style(6, 0.95, outline=1)
+HEAT = Style(3, 0.5, visible=False)
+ROLES: Mapping[str, Role] = MappingProxyType(
+    {
+        "tissue": "mask",
+        "quality": "mask",
+        "classes": "classes",
+        LAYER: "heat",
+        "nuclei": "painted",
+        "cells": "painted",
+    }
+)
+# The layer of cells as they are classed now; what the finder painted goes by another name then.
+CELL_LAYER, AS_FOUND = "cells", "as found"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LayerSpec:
     """One layer. Pairs are (y, x), `scale` and `translate` in the scene's unit.
 
-    `levels`: dask arrays, finest first: (height, width, 3) uint8 for an image, (height, width) integers for
-    labels; for points one array (n, 2) of (y, x) in level-0 pixels, the centre of the first at 0.
-    `colours` and `names`: of label values, or of the classes of points counted from 1; `colour` is that of
-    values without their own. `values`: the class of each point. `size`: diameter of a point, level-0 pixels.
+    `levels`: arrays, read where they are looked at, finest first: (height, width, 3) uint8 for an image,
+    (height, width) integers for labels. `colours` and `names`: of label values; `colour` is that of
+    values without their own.
     """
 
-    kind: Literal["image", "labels", "points"]
+    kind: Literal["image", "labels"]
     name: str
-    levels: tuple[da.Array, ...] | tuple[NDArray, ...]
+    role: Role
+    levels: tuple[Shown, ...] | tuple[NDArray, ...]
     scale: Pair
     translate: Pair = (0.0, 0.0)
     visible: bool = True
     opacity: float = 1.0
     outline: int = 0
-    size: float = 1.0
     colour: Rgba | None = None
     colours: Mapping[int, Rgba] = field(default_factory=dict)
     names: Mapping[int, str] = field(default_factory=dict)
-    values: NDArray | None = None
     metadata: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -103,7 +120,8 @@ class LayerSpec:
 class Scene:
     """What to show, bottom layer first. `notes`: what the viewer should know, plain words.
 
-    It holds the open slide its layers read from: close it when the viewer is closed.
+    `cells`: the cells of a result, as drawn in the layer `CELL_LAYER`. `pixel`: size (y, x) of a level-0
+    pixel in the unit. It holds the open slide its layers read from: close it when the viewer is closed.
     """
 
     title: str
@@ -112,6 +130,8 @@ class Scene:
     notes: tuple[str, ...]
     slide: Slide
     cache: TileCache
+    pixel: Pair = (1.0, 1.0)
+    cells: CellCanvas | None = None
 
     def close(self) -> None:
         self.slide.close()
@@ -130,17 +150,18 @@ class Frame:
         return pixels[0] * self.pixel[0], pixels[1] * self.pixel[1]
 
 
-def describe(path: str | Path, mpp: Given = None) -> Scene:
+def describe(path: str | Path, mpp: Given = None, classes: Sequence[str] = ()) -> Scene:
     """What to show of a slide, an OME-Zarr folder, a result folder, or a run's folder with one slide.
 
-    `mpp`: µm per level-0 pixel where the slide does not say. Only indexes, metadata and the table of cells
+    `mpp`: µm per level-0 pixel where the slide does not say. `classes`: those that cells can be given, in
+    this order, before others that the table has. Only indexes, metadata and the table of cells
     are read here; pixels when a viewer asks for them, level by level and tile by tile.
 
     Raises the errors of `open_slide`, RequestError for a folder that holds none or several results,
     StoreIncompleteError where a result is not whole, NotBrightfieldError.
     """
     folder = result_folder(Path(path))
-    return _describe_slide(str(path), mpp) if folder is None else _describe_result(folder, mpp)
+    return _describe_slide(str(path), mpp) if folder is None else _describe_result(folder, mpp, classes)
 
 
 def result_folder(path: Path) -> Path | None:
@@ -165,7 +186,7 @@ def result_folder(path: Path) -> Path | None:
 def _describe_slide(path: str, mpp: Given) -> Scene:
     with _kept(open_slide(path, mpp=mpp)) as slide:
         frame, notes = _frame(slide)
-        return _scene(slide, frame, find_labels(Path(path)), None, notes)
+        return _scene(slide, frame, find_labels(Path(path)), notes)
 
 
 @contextmanager
@@ -186,7 +207,7 @@ def _frame(slide: Slide) -> tuple[Frame, tuple[str, ...]]:
     return Frame(slide.size, (mpp.y, mpp.x), "µm"), ()
 
 
-def _describe_result(folder: Path, mpp: Given) -> Scene:
+def _describe_result(folder: Path, mpp: Given, classes: Sequence[str]) -> Scene:
     size, stated, path = _identity(folder)
     pixel = parse_mpp(mpp, "given") if mpp else stated
     slide, notes = _original(path, size), ()
@@ -196,7 +217,7 @@ def _describe_result(folder: Path, mpp: Given) -> Scene:
     with _kept(slide):
         labels = find_labels(folder / "slide.ome.zarr", (stated.y, stated.x))
         notes += (f"{LAYER}: {MEANING}",) * any(label.name == LAYER for label in labels)
-        return _scene(slide, frame, labels, folder / "cells.parquet", notes)
+        return _scene(slide, frame, labels, notes, folder, classes)
 
 
 def _identity(folder: Path) -> tuple[Size, Mpp, Path]:
@@ -239,37 +260,130 @@ def _copy(folder: Path, path: Path) -> Slide:
 
 
 def _scene(
-    slide: Slide, frame: Frame, labels: tuple[LabelImage, ...], cells: Path | None, notes: tuple[str, ...]
+    slide: Slide,
+    frame: Frame,
+    labels: tuple[LabelImage, ...],
+    notes: tuple[str, ...],
+    folder: Path | None = None,
+    classes: Sequence[str] = (),
 ) -> Scene:
+    """`folder`: of the result, None where only a slide is shown."""
     if slide.facts.kind == "multichannel":
         channels = ", ".join(slide.facts.channels)
         raise NotBrightfieldError(
             slide.path, f"has the channels {channels}", "open it in napari with a reader for such images"
         )
     cache = TileCache()
-    layers = [_image_layer(slide, frame, cache)]
+    shown = pyramid([_level(slide, number) for number in range(len(slide.levels))], cache)
+    layers = [_image_layer(slide, frame, shown)]
+    canvas = None
+    if folder is not None:
+        layers += _stain_layers(folder, layers[0], shown, cache)
+        layers += [_heat_layer(map_, frame) for map_ in probability_maps(folder)]
+        canvas = _cells(folder / "cells.parquet", frame, labels, classes, cache)
     for label in sorted(labels, key=lambda label: STYLES.get(label.name, OTHER).order):
         layers.append(_label_layer(label, frame, cache, 100 * len(layers)))
-    points, note = _cell_layer(cells, frame, layers)
+    if canvas is not None:
+        layers = [_as_found(layer) for layer in layers] + [_cell_layer(canvas, frame)]
     title = slide.name if frame.unit == "µm" else f"{slide.name} ({NO_MPP})"
-    return Scene(title, frame.unit, (*layers, *points), (*notes, *note), slide, cache)
+    return Scene(title, frame.unit, tuple(layers), notes, slide, cache, frame.pixel, canvas)
 
 
-def _image_layer(slide: Slide, frame: Frame, cache: TileCache) -> LayerSpec:
+def _image_layer(slide: Slide, frame: Frame, shown: tuple[Shown, ...]) -> LayerSpec:
     """A copy may be coarser than the slide the frame is of."""
     level = build_levels([frame.size, slide.size], [None, None])[1]
     scale = (level.downsample_y, level.downsample_x)
     return LayerSpec(
         "image",
         slide.name,
-        pyramid([_level(slide, number) for number in range(len(slide.levels))], cache),
+        "slide",
+        shown,
         frame.world(scale),
         frame.world(((scale[0] - 1) / 2, (scale[1] - 1) / 2)),
         metadata={
             "path": slide.path,
             "reader": f"{slide.reader} {slide.reader_version}",
             "mpp": f"{frame.pixel[1]:g} × {frame.pixel[0]:g} µm/px" if frame.unit == "µm" else NO_MPP,
+            "pixel": f"{frame.pixel[0]!r} {frame.pixel[1]!r}",
         },
+    )
+
+
+def _stain_layers(
+    folder: Path, image: LayerSpec, shown: tuple[Shown, ...], cache: TileCache
+) -> list[LayerSpec]:
+    """Off at first, and nothing is computed until they are looked at."""
+    vectors = vectors_of(folder)
+    if vectors is None:
+        return []
+    found = []
+    for stain, name in enumerate(channel_names(vectors)):
+        levels = tuple(
+            Shown(channel(level.mosaic, level.pixels, vectors, stain), 100 * (stain + 1) + n, cache)
+            for n, level in enumerate(shown)
+        )
+        said = {"stain vectors": vectors.source}
+        found.append(replace(image, name=name, role="stain", levels=levels, visible=False, metadata=said))
+    return found
+
+
+def _heat_layer(map_: HeatMap, frame: Frame) -> LayerSpec:
+    # centre of its first pixel, from the centre of the slide's first
+    at = tuple(corner + (side - 1) / 2 for corner, side in zip(map_.corner, map_.scale, strict=True))
+    return LayerSpec(
+        "labels",
+        map_.name,
+        "heat",
+        (map_.values,),
+        frame.world(map_.scale),
+        frame.world((at[0], at[1])),
+        HEAT.visible,
+        HEAT.opacity,
+        colours=map_.colours,
+        names=map_.names,
+    )
+
+
+def _as_found(layer: LayerSpec) -> LayerSpec:
+    """What the finder painted stays to be compared with, under what is classed now."""
+    if layer.role != "painted":
+        return layer
+    return replace(layer, name=f"{layer.name} {AS_FOUND}", visible=False)
+
+
+def _cells(
+    file: Path, frame: Frame, labels: tuple[LabelImage, ...], classes: Sequence[str], cache: TileCache
+) -> CellCanvas | None:
+    """None without a table of cells, or for an empty one. Colours are those of what the finder painted."""
+    cells = read_cells(file) if file.is_file() else ()
+    if not cells:
+        return None
+    found = next((label for label in labels if ROLES.get(label.name) == "painted"), None)
+    colours = {found.names[n]: found.colours[n] for n in found.names if n in found.colours} if found else {}
+    return CellCanvas(
+        cells,
+        frame.size,
+        math.sqrt(frame.pixel[0] * frame.pixel[1]) if frame.unit == "µm" else None,
+        names=classes,
+        colours=colours,
+        painted=PaintedCells(found, cache, PAINTED_NUMBER) if found else None,
+        cache=cache,
+        number=CELLS_NUMBER,
+    )
+
+
+def _cell_layer(canvas: CellCanvas, frame: Frame) -> LayerSpec:
+    return LayerSpec(
+        "labels",
+        CELL_LAYER,
+        "cells",
+        canvas.levels,
+        frame.pixel,
+        visible=True,
+        opacity=CELLS.opacity,
+        outline=CELLS.outline,
+        colours=canvas.value_colours,
+        names=canvas.value_names,
     )
 
 
@@ -289,6 +403,7 @@ def _label_layer(label: LabelImage, frame: Frame, cache: TileCache, number: int)
     return LayerSpec(
         "labels",
         label.name,
+        ROLES.get(label.name, "mask"),
         pyramid(label.levels, cache, number),
         frame.world(label.scale),
         frame.world(label.translate),
@@ -318,46 +433,3 @@ def _refine(label: LabelImage) -> LabelImage:
 
 def _nth(number: int) -> Rgba:
     return OKABE_ITO[number % len(OKABE_ITO)]
-
-
-def _cell_layer(
-    cells: Path | None, frame: Frame, below: list[LayerSpec]
-) -> tuple[tuple[LayerSpec, ...], tuple[str, ...]]:
-    """A ring around each nucleus in the colour of its class; and a note where there are too many."""
-    if cells is None or not cells.is_file():
-        return (), ()
-    try:
-        count = pq.read_metadata(cells).num_rows
-        if count > MOST_CELLS:
-            return (), (f"{count:,} cells are too many to draw each",)
-        table = pq.read_table(cells).select(["x", "y", "class"])
-    except (pa.ArrowInvalid, KeyError, OSError) as error:
-        raise StoreIncompleteError(
-            str(cells), f"is no table of cells ({error})", "run the workflow again"
-        ) from error
-    nuclei = next((layer for layer in below if layer.name == "nuclei"), None)
-    return (_points(table, frame, nuclei),) if count else (), ()
-
-
-def _points(table: pa.Table, frame: Frame, nuclei: LayerSpec | None) -> LayerSpec:
-    """In the colours the labels of nuclei give these classes; hidden where they do, since those show more."""
-    classes, values = np.unique(
-        np.asarray(table["class"].cast(pa.string()).fill_null("")), return_inverse=True
-    )
-    known = (
-        {nuclei.names[n]: nuclei.colours[n] for n in nuclei.names if n in nuclei.colours} if nuclei else {}
-    )
-    # positions are corner-based, as boxes are: the centre of the first pixel is at 0.5
-    at = np.stack([np.asarray(table[axis], np.float64) - 0.5 for axis in ("y", "x")], axis=1)
-    return LayerSpec(
-        "points",
-        "cells",
-        (at,),
-        frame.pixel,
-        visible=not known,
-        opacity=0.9,
-        size=RING_UM / frame.pixel[0] if frame.unit == "µm" else RING_PX,
-        colours={n + 1: known.get(str(name), _nth(n)) for n, name in enumerate(classes)},
-        names={n + 1: str(name) for n, name in enumerate(classes)},
-        values=values + 1,
-    )

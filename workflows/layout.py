@@ -2,31 +2,42 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import shapely
 from numpy.typing import NDArray
 
 from coverslip.errors import DamagedSlideError, StoreIncompleteError
+from coverslip.tiling.geojson_reader import Regions
 from coverslip.tiling.plan import TilePlan, plan_tiles
 from coverslip.tiling.quality import QualityMap, judge_quality
 from coverslip.tiling.stain_kind import StainEvidence
-from coverslip.tiling.tissue import TissueMask, overview_of, tissue_in
+from coverslip.tiling.tissue import TissueMask, TissueSettings, overview_of, tissue_in
 from coverslip.workflows.files import Part, read_part, write_part
 from coverslip.workflows.job import Job
 from coverslip.workflows.quality import refuse_other_stain
-from coverslip.wsi import Mpp, Slide
+from coverslip.workflows.revision import together
+from coverslip.wsi import Box, Mpp, Size, Slide
+
+# The plan's columns, little-endian; and what of it JSON holds as it is.
+COLUMNS = {"x": "<i8", "y": "<i8", "tissue": "<f4"}
+PLAIN = ("slide", "digest", "mpp", "size", "overlap")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Layout:
-    """`tissue`, the tiles on it and how good it is, of one slide for one request."""
+    """`tissue`, the tiles on it and how good it is, of one slide for one request. `regions`: areas that are
+    derived later, see `coverslip.workflows.workflow.Derived`."""
 
     tissue: TissueMask
     plan: TilePlan
     quality: QualityMap
+    regions: Mapping[str, Regions] = field(default_factory=dict)
 
     @property
     def nbytes(self) -> int:
@@ -73,74 +84,68 @@ def too_damaged(slide: Slide, fraction: float, what: str, most: float) -> Damage
     )
 
 
-def write_layout(job: Job, layout: Layout, request: str) -> None:
-    """As two parts beside those of the shards: masks as packed bits, the plan as its columns."""
+def write_layout(path: Path, layout: Layout, request: str) -> None:
+    """As one row: masks as packed bits, the plan's columns as bytes, all else as JSON."""
     tissue, plan, quality = layout.tissue, layout.plan, layout.quality
+    bounds, mpp = tissue.bounds, plan.slide_mpp
+    said = {
+        "scale": [tissue.scale_x, tissue.scale_y],
+        "bounds": [bounds.x, bounds.y, bounds.width, bounds.height],
+        "damaged": tissue.damaged_fraction,
+        "pen_over_tissue": quality.pen_over_tissue,
+        "focus": quality.focus,
+        "fields": quality.fields,
+        "stain": asdict(quality.stain),
+        "size": [plan.slide_size.width, plan.slide_size.height],
+        "mpp": [mpp.x, mpp.y, mpp.source],
+        "plan": {name: getattr(plan, name) for name in PLAIN},
+        "regions": {name: shapely.to_wkb(area.shape, hex=True) for name, area in layout.regions.items()},
+    }
+    columns = {
+        "mask": np.packbits(tissue.mask),
+        "pen": np.packbits(tissue.pen),
+        "quality": quality.values,
+        **{name: getattr(plan, name).astype(kind) for name, kind in COLUMNS.items()},
+    }
+    table = pa.table({name: [values.tobytes()] for name, values in columns.items()})
+    table = table.append_column("said", pa.array([json.dumps(said, sort_keys=True)]))
     height, width = tissue.mask.shape
-    masks = pa.table(
-        {
-            "mask": [np.packbits(tissue.mask).tobytes()],
-            "pen": [np.packbits(tissue.pen).tobytes()],
-            "scale_x": [tissue.scale_x],
-            "scale_y": [tissue.scale_y],
-            "damaged": [tissue.damaged_fraction],
-            "quality": [quality.values.tobytes()],
-            "pen_over_tissue": [quality.pen_over_tissue],
-            "focus": [quality.focus],
-            "fields": [quality.fields],
-            "stain": [asdict(quality.stain)],
-        }
-    )
-    write_part(_tissue_path(job), Part(masks, {"height": height, "width": width}), request)
-    tiles = pa.table({"x": plan.x, "y": plan.y, "tissue": plan.tissue})
-    write_part(_plan_path(job), Part(tiles), request)
+    write_part(path, Part(table, {"height": height, "width": width}), request)
 
 
-def read_layout(job: Job, slide: Slide, request: str, digest: str) -> Layout:
-    """What `write_layout` wrote, exactly. `digest`: the slide's, which takes a pass over its whole file.
+def read_layout(path: Path, request: str, settings: TissueSettings) -> Layout:
+    """What `write_layout` wrote, exactly, without the slide. `settings`: tissue was found with.
 
     Raises StoreIncompleteError when it is not there, or not of this request.
     """
-    masks, tiles = (_whole(path, request) for path in (_tissue_path(job), _plan_path(job)))
-    row = masks.table.to_pylist()[0]
-    shape = masks.numbers["height"], masks.numbers["width"]
-    x, y = row["scale_x"], row["scale_y"]
-    tissue = TissueMask(
-        mask=_unpacked(row["mask"], shape),
-        pen=_unpacked(row["pen"], shape),
-        scale_x=x,
-        scale_y=y,
-        mpp=Mpp(slide.mpp.x * x, slide.mpp.y * y, slide.mpp.source),
-        bounds=slide.bounds,
-        settings=job.settings.tissue,
-        damaged_fraction=row["damaged"],
-    )
-    grid = job.workflow.grid
-    columns = (tiles.table[name].to_numpy() for name in ("x", "y", "tissue"))
-    plan = TilePlan(slide.name, digest, slide.size, slide.mpp, grid.mpp, grid.size, grid.overlap, *columns)
-    quality = QualityMap(
-        values=np.frombuffer(row["quality"], np.uint8).reshape(shape),
-        pen_over_tissue=row["pen_over_tissue"],
-        focus=row["focus"],
-        fields=row["fields"],
-        stain=StainEvidence(**row["stain"]),
-    )
-    return Layout(tissue, plan, quality)
-
-
-def _tissue_path(job: Job) -> Path:
-    return job.parts / "tissue.parquet"
-
-
-def _plan_path(job: Job) -> Path:
-    return job.parts / "plan.parquet"
-
-
-def _whole(path: Path, request: str) -> Part:
     part = read_part(path, request)
     if part is None:
         raise StoreIncompleteError(str(path), "is missing or altered", "run again: it continues")
-    return part
+    row = part.table.to_pylist()[0]
+    said, shape = json.loads(row["said"]), (part.numbers["height"], part.numbers["width"])
+    (across, down), mpp = said["scale"], Mpp(*said["mpp"])
+    tissue = TissueMask(
+        mask=_unpacked(row["mask"], shape),
+        pen=_unpacked(row["pen"], shape),
+        scale_x=across,
+        scale_y=down,
+        mpp=Mpp(mpp.x * across, mpp.y * down, mpp.source),
+        bounds=Box(*said["bounds"]),
+        settings=settings,
+        damaged_fraction=said["damaged"],
+    )
+    x, y, share = (np.frombuffer(row[name], kind) for name, kind in COLUMNS.items())
+    size = Size(*said["size"])
+    plan = TilePlan(slide_size=size, slide_mpp=mpp, x=x, y=y, tissue=share, **said["plan"])
+    quality = QualityMap(
+        values=np.frombuffer(row["quality"], np.uint8).reshape(shape),
+        pen_over_tissue=said["pen_over_tissue"],
+        focus=said["focus"],
+        fields=said["fields"],
+        stain=StainEvidence(**said["stain"]),
+    )
+    regions = {name: together([shapely.from_wkb(area)]) for name, area in said["regions"].items()}
+    return Layout(tissue, plan, quality, regions)
 
 
 def _unpacked(bits: bytes, shape: tuple[int, int]) -> NDArray[np.bool_]:

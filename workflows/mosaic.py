@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
+from math import prod
 
-import dask.array as da
 import numpy as np
 from numpy.typing import NDArray
 
@@ -38,7 +41,7 @@ class TileCache:
     """
 
     def __init__(self, limit: int = CACHE_BYTES):
-        self._limit, self._bytes = limit, 0
+        self._limit, self._bytes, self._drops = limit, 0, 0
         self._tiles: OrderedDict[Key, NDArray] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -48,14 +51,36 @@ class TileCache:
             if key in self._tiles:
                 self._tiles.move_to_end(key)
                 return self._tiles[key]
+            drops = self._drops
         tile = read()
         with self._lock:
-            if key not in self._tiles:
+            # what was read while something was dropped may be what was dropped
+            if key not in self._tiles and drops == self._drops:
                 self._tiles[key] = tile
                 self._bytes += tile.nbytes
             while self._bytes > self._limit:
                 self._bytes -= self._tiles.popitem(last=False)[1].nbytes
         return tile
+
+    def fetch(self, wanted: Sequence[tuple[Key, Callable[[], NDArray]]]) -> None:
+        """Read those of the tiles that are not here side by side, on a thread per core.
+
+        What a tile is made from must be got by `get`: threads that waited for others here would for ever.
+        """
+        with self._lock:
+            missing = [one for one in wanted if one[0] not in self._tiles]
+        if len(missing) > 1:
+            with ThreadPoolExecutor(min(len(missing), os.cpu_count() or 1)) as threads:
+                for done in [threads.submit(self.get, *one) for one in missing]:
+                    done.result()
+
+    def drop(self, keys: Iterable[Key]) -> tuple[Key, ...]:
+        """Forget these tiles: they are read again. Gives those that were held."""
+        with self._lock:
+            self._drops += 1
+            dropped = tuple(key for key in keys if key in self._tiles)
+            self._bytes -= sum(self._tiles.pop(key).nbytes for key in dropped)
+            return dropped
 
     def held(self) -> tuple[Key, ...]:
         """What is held: (number of the mosaic, row, column)."""
@@ -119,7 +144,10 @@ def _span(part: slice | int, side: int) -> Span:
 
 @dataclass(frozen=True, eq=False)
 class Shown:
-    """A mosaic behind the cache, as numpy-like array: what dask cuts its chunks from."""
+    """A mosaic behind the cache, as what viewers take for an array: parts of it are read when asked for.
+
+    Not a dask array, whose graph of all tiles of a large level costs 40 ms each time a part is taken of it.
+    """
 
     mosaic: Mosaic
     number: int
@@ -137,49 +165,47 @@ class Shown:
     def ndim(self) -> int:
         return self.mosaic.ndim
 
-    def __getitem__(self, index: tuple[slice | int, ...]) -> NDArray:
-        """Pixels put together from whole tiles; dask asks for its chunks, and for parts of them."""
-        rows, columns = (_span(part, side) for part, side in zip(index, self.shape[:2], strict=False))
+    @property
+    def size(self) -> int:
+        """Numbers in it, as numpy counts them."""
+        return prod(self.shape)
+
+    def __getitem__(self, index: slice | int | tuple[slice | int, ...]) -> NDArray:
+        """Pixels put together from whole tiles, read side by side; slices and numbers are understood."""
+        parts = (*index, slice(None), slice(None)) if isinstance(index, tuple) else (index, slice(None))
+        rows, columns = (_span(part, side) for part, side in zip(parts, self.shape[:2], strict=False))
         size = (rows.stop - rows.start, columns.stop - columns.start)
         if 0 in size:
             picture = np.empty((*size, *self.shape[2:]), self.dtype)
         else:
-            picture = self.pixels(Box(columns.start, rows.start, size[1], size[0]))
-        return picture[(rows.within, columns.within, *index[2:])]
+            box = Box(columns.start, rows.start, size[1], size[0])
+            self.cache.fetch([(key, partial(self.mosaic.read, at)) for key, at in self._tiles(box)])
+            picture = self.pixels(box)
+        return picture[(rows.within, columns.within, *parts[2 : self.ndim])]
+
+    def __array__(self, dtype: np.dtype | None = None, copy: bool | None = None) -> NDArray:
+        """All of it: for the coarsest levels."""
+        return self[:, :].astype(dtype or self.dtype, copy=False)
 
     def pixels(self, box: Box) -> NDArray:
         """Pixels of a box inside the level."""
         picture = np.empty((*box.size.shape, *self.shape[2:]), self.dtype)
-        for row, column in self._under(box):
-            tile_box = self.mosaic.box(row, column)
+        for key, tile_box in self._tiles(box):
             part = tile_box.intersect(box)
             assert part is not None
-            tile = self.cache.get((self.number, row, column), lambda at=tile_box: self.mosaic.read(at))
+            tile = self.cache.get(key, partial(self.mosaic.read, tile_box))
             picture[part.within(box)] = tile[part.within(tile_box)]
         return picture
 
-    def _under(self, box: Box) -> Iterator[tuple[int, int]]:
+    def _tiles(self, box: Box) -> Iterator[tuple[Key, Box]]:
+        """Keys and boxes of the tiles under a box."""
         side = self.mosaic.tile
         for row in range(box.y // side, (box.bottom - 1) // side + 1):
             for column in range(box.x // side, (box.right - 1) // side + 1):
-                yield row, column
-
-    def lazily(self) -> da.Array:
-        """The level as dask array, a chunk per tile; nothing is read."""
-        side = self.mosaic.tile
-        chunks = (side, side, *self.shape[2:])
-        empty = np.empty((0,) * self.ndim, self.dtype)
-        return da.from_array(
-            self,
-            chunks=chunks,  # type: ignore[arg-type]  # dask's annotation knows only "auto"
-            name=False,
-            asarray=False,
-            lock=False,
-            meta=empty,
-        )
+                yield (self.number, row, column), self.mosaic.box(row, column)
 
 
-def pyramid(stored: Sequence[Mosaic], cache: TileCache, first_number: int = 0) -> tuple[da.Array, ...]:
+def pyramid(stored: Sequence[Mosaic], cache: TileCache, first_number: int = 0) -> tuple[Shown, ...]:
     """The levels to show, finest first: those stored, and between and above them halved ones.
 
     Each is at most `STEP` times coarser than the one before, and the last at most `COARSEST` pixels long, so
@@ -194,7 +220,7 @@ def pyramid(stored: Sequence[Mosaic], cache: TileCache, first_number: int = 0) -
         last = shown[-1].mosaic
         rest = [level for level in rest if _is_smaller(level, last)]
         if not rest and last.longest <= COARSEST:
-            return tuple(level.lazily() for level in shown)
+            return tuple(shown)
         near = rest and rest[0].downsample <= STEP * last.downsample
         level = rest.pop(0) if near else halved(shown[-1])
         shown.append(Shown(level, first_number + len(shown), cache))

@@ -12,8 +12,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from coverslip.errors import CoverslipError
 from coverslip.workflows.layers import LayerSpec, Rgba, Scene, describe
 
@@ -21,8 +19,10 @@ LayerData = tuple[Any, dict[str, Any], str]
 ReaderFunction = Callable[[Any], list[LayerData]]
 # Not an argument of napari's labels: `outline_labels` sets it when the layer is in a viewer.
 OUTLINE = "coverslip outline"
-# Share of a ring's width that is drawn.
-RIM = 0.08
+# What stands for a run where it is dropped.
+WORKLISTS = ("worklist.parquet", "worklist.csv", "worklist.html")
+# What the layer is, one of `coverslip.workflows.layers.Role`.
+ROLE = "coverslip role"
 UNITS = {"µm": "micrometer", "pixel": "pixel"}
 
 
@@ -34,6 +34,8 @@ def get_reader(path: str | list[str]) -> ReaderFunction | None:
     """
     if not isinstance(path, str):
         return None
+    if Path(path).name in WORKLISTS:
+        return read if (Path(path).parent / WORKLISTS[0]).is_file() else None
     return read if (_is_folder_of_ours(Path(path)) if Path(path).is_dir() else _is_slide(path)) else None
 
 
@@ -54,9 +56,17 @@ def _is_slide(path: str) -> bool:
 
 
 def read(path: str) -> list[LayerData]:
-    """The layers of a path; the slide is closed when napari lets go of them."""
+    """The layers of a path; the slide is closed when napari lets go of them.
+
+    In a viewer, a result, a run's folder or its worklist is opened at the desk of that window instead, which
+    adds the layers itself.
+    """
+    from coverslip.workflows.desk.window import dock_current, first_shown
     from coverslip.workflows.view import dress_current
 
+    if dock_current(Path(path)):
+        return [(None,)]  # type: ignore[list-item]  # napari's sign for "read, and nothing to add"
+    path = str(first_shown(Path(path)))
     scene = describe(path)
     dress_current(scene)
     return scene_data(scene)
@@ -76,11 +86,9 @@ def layer_data(layer: LayerSpec, scene: Scene) -> LayerData:
         "units": (UNITS[scene.unit],) * 2,
         "visible": layer.visible,
         "opacity": layer.opacity,
-        "metadata": {**layer.metadata, OUTLINE: layer.outline},
+        "metadata": {**layer.metadata, OUTLINE: layer.outline, ROLE: layer.role},
         "cache": False,  # the tiles have their own, of bounded size
     }
-    if layer.kind == "points":
-        return layer.levels[0], {**arguments, **_points(layer)}, "points"
     # napari takes a list of one labels array for an array of its rows
     arguments["multiscale"] = len(layer.levels) > 1
     data = list(layer.levels) if arguments["multiscale"] else layer.levels[0]
@@ -99,20 +107,6 @@ def _labels(layer: LayerSpec) -> dict[str, Any]:
     if layer.names:
         arguments["features"] = {"index": list(layer.names), "class": list(layer.names.values())}
     return arguments
-
-
-def _points(layer: LayerSpec) -> dict[str, Any]:
-    assert layer.values is not None
-    colours = np.array([_unit(layer.colours[value]) for value in sorted(layer.colours)])
-    names = np.array([layer.names[value] for value in sorted(layer.names)])
-    return {
-        "size": layer.size,
-        "border_width": RIM,
-        "border_color": colours[layer.values - 1],
-        "face_color": "transparent",
-        "canvas_size_limits": (1, 10_000),
-        "features": {"class": names[layer.values - 1]},
-    }
 
 
 def _unit(colour: Rgba) -> tuple[float, float, float, float]:

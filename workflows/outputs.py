@@ -9,6 +9,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from coverslip.atomic import discard
 from coverslip.errors import RequestError, StoreIncompleteError, StoreVersionError
 from coverslip.workflows.files import output_digest
 from coverslip.workflows.result import READ_VERSIONS, SCHEMA, SlideResult
@@ -19,6 +20,9 @@ FEATURES = "features.zarr"
 FEATURES_H5 = "features.h5"
 REPORT = "report.html"
 ANNOTATIONS = "annotations.geojson"
+# What people did with the result: no run touches it.
+REVIEW = "review"
+RULES = "rules.yaml"
 
 
 def digests(home: Path, names: Sequence[str]) -> dict[str, str]:
@@ -68,6 +72,16 @@ def result_folders(path: Path) -> list[Path]:
     if not found:
         raise RequestError(str(path), "holds no result", "name OUT/slides/ID, or the folder OUT of a run")
     return found
+
+
+def discard_result(home: Path) -> None:
+    """Remove a result, whole or not, but nothing of its review."""
+    if (home / REVIEW).is_dir():
+        for path in home.iterdir():
+            if path.name != REVIEW:
+                discard(path)
+    else:
+        discard(home)
 
 
 def is_done(home: Path, request: str) -> bool:

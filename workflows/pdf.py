@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,9 @@ from coverslip.atomic import replacing
 from coverslip.errors import MissingExtraError, RequestError
 from coverslip.extras import require
 
+# On the screen these move the view of the slide; on paper they lead to its picture, which bears the numbers.
+PLACE_LINK = re.compile(r'href="#(?:place|finding)=\d+"')
+PICTURE = 'href="#slide"'
 SYSTEM = "libpango-1.0-0 libpangoft2-1.0-0 libharfbuzz-subset0"
 
 
@@ -28,7 +32,7 @@ def write_pdf(page: str | os.PathLike[str], file: Path) -> None:
     weasyprint = _weasyprint()
     # What a report shows it holds: nothing is fetched, whatever a name in it may look like.
     fetcher = require("weasyprint.urls").URLFetcher(allowed_protocols={"data"})
-    text = Path(page).read_text(encoding="utf-8")
+    text = PLACE_LINK.sub(PICTURE, Path(page).read_text(encoding="utf-8"))
     html = weasyprint.HTML(string=text, base_url="about:blank", url_fetcher=fetcher)
     with replacing(file) as temporary:
         html.write_pdf(os.fspath(temporary), pdf_identifier=b"coverslip")

@@ -17,7 +17,7 @@ from coverslip.tiling.plan import TilePlan
 from coverslip.tiling.quality import ARTEFACTS, BLURRED, BUBBLE, FOLD, GOOD, WEAK, QualityMap
 from coverslip.tiling.quality import DARK as DARK_MATTER
 from coverslip.tiling.quality import PEN as PEN_MARK
-from coverslip.tiling.stain_kind import StainEvidence
+from coverslip.tiling.stain_kind import LEAST_PIXELS, NO_BROWN, StainEvidence
 from coverslip.tiling.tissue import TissueMask
 from coverslip.workflows.palette import DARK, OKABE_ITO, PEN, TISSUE, Rgba
 from coverslip.workflows.result import Abstention, Call
@@ -53,6 +53,40 @@ def refuse_other_stain(slide: Slide, stain: StainEvidence, workflow: Workflow) -
     )
 
 
+def stain_said(stain: StainEvidence, workflow: Workflow) -> str | None:
+    """Whether a slide's colours are of a stain the workflow is made for; None where it takes any.
+
+    "doubtful" where they do not tell: a negative IHC slide has only the haematoxylin that all sections have.
+    """
+    if not workflow.expects:
+        return None
+    wanted = " or ".join(workflow.expects)
+    if stain.kind in workflow.expects:
+        return f"{stain.kind}, as its colours show"
+    if stain.pixels < LEAST_PIXELS:
+        return f"doubtful: too little of it is stained to tell whether it is {wanted}"
+    if all(kind in stain.excluded for kind in workflow.expects):
+        return f"not {wanted}: {stain.excluded[workflow.expects[0]]}; it was accepted"
+    if stain.kind is not None:
+        return f"doubtful: it looks like {stain.kind}, and {workflow.name} is made for {wanted}"
+    dab = "; nothing on it is brown as DAB" if "IHC" in workflow.expects and stain.brown < NO_BROWN else ""
+    return f"doubtful: its colours do not tell whether it is {wanted}{dab}"
+
+
+def stain_doubted(conclusion: Conclusion, stain: StainEvidence, workflow: Workflow) -> Conclusion:
+    """With an abstention, and the call withheld, where the slide looks like another kind than those the
+    workflow is made for."""
+    said = stain_said(stain, workflow)
+    if said is None or stain.kind is None or stain.kind in workflow.expects:
+        return conclusion
+    return replace(
+        conclusion,
+        summary=f"{conclusion.summary} (stain {said})",
+        abstentions=(Abstention(what="stain", why=said), *conclusion.abstentions),
+        call=conclusion.call and _withheld(conclusion.call, f"stain {said}"),
+    )
+
+
 def evaluated(conclusion: Conclusion, quality: QualityMap, tissue: TissueMask, least: float) -> Conclusion:
     """The conclusion, with an abstention where less than the share `least` of the tissue can be evaluated.
 
@@ -61,7 +95,7 @@ def evaluated(conclusion: Conclusion, quality: QualityMap, tissue: TissueMask, l
     """
     if tissue.is_empty:
         return conclusion
-    share = quality.evaluable
+    share, call = quality.evaluable, conclusion.call
     if share >= least:
         return conclusion
     area = good_area_mm2(quality, tissue)
@@ -73,15 +107,15 @@ def evaluated(conclusion: Conclusion, quality: QualityMap, tissue: TissueMask, l
         conclusion,
         summary=f"{conclusion.summary} (not evaluable: {listed(quality)})",
         abstentions=(Abstention(what="quality", why=why), *conclusion.abstentions),
-        call=conclusion.call and _withheld(conclusion.call, why),
+        call=call if call is None or call.urgency == "urgent" else _withheld(call, why),
     )
 
 
 def _withheld(call: Call, why: str) -> Call:
-    if call.urgency == "urgent":
-        return call
+    """It stays urgent, so that nobody waits for what may be there."""
     text = f"not evaluable: {why}; of the rest it was said: {call.text}"
-    changes = {"category": None, "confidence": None, "code": None, "urgency": "unevaluable", "text": text}
+    urgency = "urgent" if call.urgency == "urgent" else "unevaluable"
+    changes = {"category": None, "confidence": None, "code": None, "urgency": urgency, "text": text}
     return call.model_copy(update=changes)
 
 

@@ -40,7 +40,8 @@ class WorkflowKind:
     `purpose`: one line. `settings`: a frozen dataclass, each field with a default (nested ones too); its
     docstring is what `coverslip workflows show` prints above them. `build(settings, asked)` gives the
     workflow; it raises RequestError or ModelUnavailableError. `uses`: the fields of `Asked` that mean
-    something to it. `needs_model`: how to come by one, where it cannot do without.
+    something to it. `needs_model`: how to come by one, where it cannot do without. `judge`: the type of
+    `Workflow.judge`, which a review reads back; None for a workflow whose rows nobody can correct.
     """
 
     name: str
@@ -49,6 +50,7 @@ class WorkflowKind:
     build: Callable[[Any, Asked], Workflow]
     uses: frozenset[str] = frozenset()
     needs_model: str | None = None
+    judge: type[Any] | None = None
 
 
 def known_workflows() -> Mapping[str, EntryPoint]:

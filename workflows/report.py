@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -21,9 +21,9 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from coverslip.atomic import replacing
-from coverslip.errors import SlideError, StoreIncompleteError
+from coverslip.errors import RequestError, SlideError, StoreIncompleteError
 from coverslip.ruo import RUO
-from coverslip.workflows.deep_zoom import DeepZoom, Pair, deep_zoom
+from coverslip.workflows.deep_zoom import DeepZoom, Named, Pair, deep_zoom
 from coverslip.workflows.files import output_digest, write_json
 from coverslip.workflows.outputs import ANNOTATIONS, REPORT, RESULT, STORE, read_result
 from coverslip.workflows.pictures import format_score
@@ -57,17 +57,12 @@ def write_report_again(home: Path) -> SlideResult:
     """Render `report.html` from the result alone, nothing computed; its digest in `result.json` follows.
 
     Where neither the copy nor the slide is there, without pictures. Raises StoreIncompleteError or
-    StoreVersionError for a result that cannot be read.
+    StoreVersionError for a result that cannot be read, RequestError for one that is signed.
     """
     result = read_result(home)
-    if (home / STORE).is_dir():
-        try:
-            with open_slide(home / STORE) as slide:
-                write_report(home, result, slide)
-        except SlideError as error:
-            raise StoreIncompleteError(str(home / STORE), error.problem, "run again") from error
-    else:
-        _write(home, _of_original(home, result))
+    if result.review is not None:
+        raise RequestError(str(home), "is signed, and stays as it is", "sign again to amend it")
+    _write(home, page_of(home, result))
     outputs = {**result.outputs, REPORT: output_digest(home / REPORT)}
     if outputs != result.outputs:
         result = result.model_copy(update={"outputs": outputs})
@@ -75,12 +70,27 @@ def write_report_again(home: Path) -> SlideResult:
     return result
 
 
-def _of_original(home: Path, result: SlideResult) -> str:
+def page_of(home: Path, result: SlideResult, drawn: Sequence[Named] = ()) -> str:
+    """The report of `result`, with pictures from the result's folder `home`, or from the slide.
+
+    `drawn`: outlines of a reviewer beside those of the machine. Raises StoreIncompleteError.
+    """
+    if not (home / STORE).is_dir():
+        return _of_original(home, result, drawn)
+    try:
+        with open_slide(home / STORE) as copied:
+            zoom = deep_zoom(result, copied, home / STORE, home / ANNOTATIONS, drawn=drawn)
+    except SlideError as error:
+        raise StoreIncompleteError(str(home / STORE), error.problem, "run again") from error
+    return render_report(result, zoom)
+
+
+def _of_original(home: Path, result: SlideResult, drawn: Sequence[Named]) -> str:
     mpp = result.slide.mpp
     try:
         with open_slide(result.slide.path, mpp=(mpp.x, mpp.y)) as slide:
             size = slide.size.width, slide.size.height
-            zoom = deep_zoom(result, slide, home / STORE, home / ANNOTATIONS)
+            zoom = deep_zoom(result, slide, home / STORE, home / ANNOTATIONS, drawn=drawn)
     except (SlideError, OSError):
         return render_report(result, None)
     return render_report(result, zoom if size == result.slide.size else None)
@@ -105,6 +115,8 @@ def render_report(result: SlideResult, zoom: DeepZoom | None) -> str:
         .get_template("report.html")
         .render(
             result=result,
+            review=result.review,
+            before=_before(result),
             ruo=RUO,
             zoom=zoom,
             style=Markup(style),
@@ -112,6 +124,11 @@ def render_report(result: SlideResult, zoom: DeepZoom | None) -> str:
             policy=content_policy(style, script if zoom else None),
         )
     )
+
+
+def _before(result: SlideResult) -> dict[str, Measurement]:
+    """What the machine had measured, by name, where a reviewer's corrections changed it."""
+    return {one.name: one for one in result.review.machine_measurements} if result.review else {}
 
 
 @cache

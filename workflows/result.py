@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
 
 from coverslip.ruo import RUO
 
@@ -63,12 +63,24 @@ class TileReference(Value):
 
 
 class Finding(Value):
-    """What was seen, how sure (0 to 1, None where there is no calibrated confidence), which tiles show it."""
+    """What was seen, how sure (0 to 1, None where there is no calibrated confidence), which tiles show it.
+
+    `rejected`: why a reviewer says that it does not hold; None where nobody does.
+    """
 
     name: str
     text: str
     confidence: Share | None = None
     tiles: tuple[TileReference, ...] = ()
+    rejected: str | None = None
+
+    @model_serializer(mode="wrap")
+    def _without_absent_rejection(self, write: SerializerFunctionWrapHandler):
+        """As `SlideResult` leaves out an absent review."""
+        document = write(self)
+        if self.rejected is None:
+            document.pop("rejected", None)
+        return document
 
 
 class Abstention(Value):
@@ -113,7 +125,8 @@ class Quality(Value):
     `damaged_slide_fraction`: damaged share of the scanned part of level 0; `damaged_tiles_fraction`: of the
     tiles that were looked at; `damaged_fraction`: the larger of both. `missing_fraction`: share of the
     stored tiles whose bytes the file's index says are absent. `artefacts`: shares of the tissue by kind, such
-    as out of focus or folded; `evaluable_area_mm2`: tissue without them.
+    as out of focus or folded; `evaluable_area_mm2`: tissue without them. `stain`: whether the colours are of
+    a stain the workflow is made for; "doubtful" where they do not tell. None where it takes any.
     """
 
     tissue_fraction: Share
@@ -126,6 +139,15 @@ class Quality(Value):
     pen_fraction: Share
     artefacts: dict[str, Share] = {}
     evaluable_area_mm2: float | None = None
+    stain: str | None = None
+
+    @model_serializer(mode="wrap")
+    def _without_absent_stain(self, write: SerializerFunctionWrapHandler):
+        """What was not looked at is not said, as in results of earlier days."""
+        document = write(self)
+        if self.stain is None:
+            document.pop("stain", None)
+        return document
 
 
 class MppValue(Value):
@@ -188,8 +210,36 @@ class Times(Value):
     finished: str
 
 
+class Review(Value):
+    """What a person signed, and what the machine had said before.
+
+    `at`: UTC, ISO 8601. `corrections`: how many stand. `supersedes`: the folder of the same reviewer's
+    earlier signature. `notes`: what the signature leaves open. `machine`: digest of the machine's result,
+    times and report apart; `machine_measurements`: those of it that differ from the signed ones or are gone.
+    `trail_entries` and `trail_sha256`: where the audit trail ended before this signature.
+    """
+
+    status: Literal["final", "amended"]
+    signed_by: str
+    role: str
+    at: str
+    comment: str
+    corrections: int
+    supersedes: str | None = None
+    notes: tuple[str, ...] = ()
+    machine: str
+    machine_summary: str
+    machine_call: Call | None = None
+    machine_measurements: tuple[Measurement, ...] = ()
+    trail_entries: int
+    trail_sha256: str
+
+
 class SlideResult(Value):
-    """All that is known of one slide after a workflow. `outputs`: sha256 of each file or folder beside it."""
+    """All that is known of one slide after a workflow. `outputs`: sha256 of each file or folder beside it.
+
+    `review`: of a signed result only, whose figures are those after the reviewer's corrections.
+    """
 
     schema_name: Literal["coverslip.slide-result"] = SCHEMA
     schema_version: Literal[1, 2] = SCHEMA_VERSION
@@ -207,6 +257,15 @@ class SlideResult(Value):
     provenance: Provenance
     outputs: dict[str, str]
     times: Times
+    review: Review | None = None
+
+    @model_serializer(mode="wrap")
+    def _without_absent_review(self, write: SerializerFunctionWrapHandler):
+        """What nobody signed says nothing of signing, as results of earlier days do not."""
+        document = write(self)
+        if self.review is None:
+            document.pop("review", None)
+        return document
 
 
 def schema_text() -> str:

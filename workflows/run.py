@@ -19,6 +19,7 @@ from coverslip.workflows.cluster import connected
 from coverslip.workflows.files import write_json
 from coverslip.workflows.inputs import Inputs, gather, slide_ids
 from coverslip.workflows.job import Job, RunSettings
+from coverslip.workflows.outputs import discard_result
 from coverslip.workflows.progress import Silent, Watcher
 from coverslip.workflows.workflow import Workflow
 from coverslip.workflows.worklist import write_worklist
@@ -132,7 +133,7 @@ def _prepare_folder(plan: RunPlan, overwrite: bool) -> None:
         plan.out.mkdir(parents=True, exist_ok=True)
         if overwrite:
             for job in plan.jobs:
-                discard(job.home)
+                discard_result(job.home)
         discard(plan.out / "errors")
     except OSError as error:
         raise RequestError(

@@ -32,10 +32,20 @@ from coverslip.workflows.embedding import Embedding, EmbedSettings, embedding
 from coverslip.workflows.registry import Asked, WorkflowKind
 from coverslip.workflows.result import Abstention, Finding, Measurement, ModelIdentity
 from coverslip.workflows.shift import Shift, feature_shift
-from coverslip.workflows.workflow import VECTOR, Canvas, Conclusion, Grid, Scored, StainKind, Vectors
+from coverslip.workflows.tile_judge import CALL
+from coverslip.workflows.workflow import (
+    VECTOR,
+    Canvas,
+    Conclusion,
+    Derived,
+    Grid,
+    Grounds,
+    Scored,
+    StainKind,
+    Vectors,
+)
 from coverslip.wsi import Slide
 
-CALL = "slide-level call"
 NOT_STATED = "not stated"
 
 
@@ -113,9 +123,18 @@ class SlideCalls:
     def score(self, slide: Slide, plan: TilePlan, tissue: TissueMask, rows: range) -> Scored:
         return self.embedding.score(slide, plan, tissue, rows)
 
-    def conclude(self, slide: Slide, plan: TilePlan, tissue: TissueMask, table: pa.Table) -> Conclusion:
+    def derive(self, slide: Slide, plan: TilePlan, tissue: TissueMask) -> Derived:
+        return Derived()
+
+    @property
+    def judge(self) -> None:
+        """What a slide is called needs the network: no row of it can be corrected."""
+        return
+
+    def conclude(self, grounds: Grounds, table: pa.Table) -> Conclusion:
         """`table` has the features, too: the aggregator weighs all tiles of a slide against each other."""
-        features = _features(table, self.vectors.width, slide)
+        plan = grounds.plan
+        features = _features(table, self.vectors.width, plan.slide)
         model = self._model()
         with _one_thread():
             call, distances = model.predict(features), model.distances(features)
@@ -123,7 +142,7 @@ class SlideCalls:
         shift = feature_shift(distances, known.limit if known else None)
         found, abstentions = self._call(call, shift)
         rank = ranks(call.attention)
-        left_out = tuple(self.embedding.conclude(slide, plan, tissue, table).abstentions)
+        left_out = tuple(self.embedding.conclude(grounds, table).abstentions)
         return Conclusion(
             summary=found.text if found else f"no call: {abstentions[0].why}",
             measurements=(*self._probabilities(call, len(plan)), *self._doubts(call, shift)),
@@ -211,13 +230,13 @@ class SlideCalls:
         return counted, shift.measurement(), held
 
 
-def _features(table: pa.Table, width: int, slide: Slide) -> NDArray[np.float32]:
+def _features(table: pa.Table, width: int, slide: str) -> NDArray[np.float32]:
     """(tiles, width), from the table's column."""
     flat = table[VECTOR].combine_chunks().flatten()
     features = flat.to_numpy(zero_copy_only=False).reshape(-1, width)
     if not np.isfinite(features).all():
         raise ModelMismatchError(
-            slide.path, "the encoder gives figures that are not finite for it", "choose another encoder"
+            slide, "the encoder gives figures that are not finite for it", "choose another encoder"
         )
     return features
 

@@ -28,7 +28,7 @@ from coverslip.workflows.inputs import printable
 from coverslip.workflows.job import Job
 from coverslip.workflows.layout import Layout, lay_out, read_layout, too_damaged, write_layout
 from coverslip.workflows.memory import Kept, give_back, share_pools
-from coverslip.workflows.outputs import FEATURES, RESULT, STORE, is_done
+from coverslip.workflows.outputs import FEATURES, RESULT, REVIEW, STORE, is_done
 from coverslip.workflows.vectors import VectorStore
 from coverslip.wsi import Box, Slide, SlideRef
 
@@ -91,7 +91,7 @@ def prepare(job: Job, started: str) -> Prepared:
     begun = begun_with(job, request)
     share = begin(job, slide, request) if begun is None else begun
     prepared = Prepared(request, started, slide.digest, share=share)
-    tiles = len(layout_of(job, slide, prepared).plan)
+    tiles = len(layout_of(job, prepared).plan)
     return replace(prepared, tiles=tiles, copies=len(copies_of(job, slide)))
 
 
@@ -158,10 +158,11 @@ def stamp_of(ref: SlideRef) -> tuple[int, int]:
     return status.st_mtime_ns, status.st_size
 
 
-def layout_of(job: Job, slide: Slide, prepared: Prepared) -> Layout:
+def layout_of(job: Job, prepared: Prepared) -> Layout:
     """This worker's layout of a slide that is prepared."""
     return _LAYOUTS.get(
-        (job.folder, prepared.request), lambda: read_layout(job, slide, prepared.request, prepared.digest)
+        (job.folder, prepared.request),
+        lambda: read_layout(job.layout, prepared.request, job.settings.tissue),
     )
 
 
@@ -207,7 +208,7 @@ def begun_with(job: Job, request: str) -> int | None:
     marker = read_part(job.parts / MARKER, request)
     if marker is None:
         return None
-    clear_temporaries(job.home)
+    clear_temporaries(job.home, keep=REVIEW)
     return marker.numbers["share"]
 
 
@@ -219,7 +220,7 @@ def begin(job: Job, slide: Slide, request: str) -> int:
     layout = _LAYOUTS.get((job.folder, request), lambda: lay_out(job, slide))
     for left in (job.parts, job.home / RESULT, job.home / STORE, job.home / FEATURES):
         discard(left)
-    write_layout(job, layout, request)
+    write_layout(job.layout, layout, request)
     if job.settings.pyramid is not None:
         create_store(job.store, pyramid_of(job, slide), slide)
     for store in (painter_of(job, layout.plan), vectors_of(job, layout.plan)):
@@ -236,7 +237,7 @@ def score(job: Job, prepared: Prepared, number: int) -> Worked:
     path = job.shard_path(number)
     if read_part(path, prepared.request) is None:
         slide = opened(job.ref)
-        layout = layout_of(job, slide, prepared)
+        layout = layout_of(job, prepared)
         write_part(path, _scored(job, slide, layout, rows), prepared.request)
         give_back()
     return Worked(len(rows))

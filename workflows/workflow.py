@@ -1,12 +1,17 @@
 """The seam between the batch and what it does to a slide.
 
 A workflow is a frozen value that crosses processes: its settings, and the path of its model. The batch
-opens slides, finds tissue, plans, cuts the plan into shards, runs `score` on each anywhere, and calls
-`conclude` once with all rows. A workflow must not keep anything between calls but caches of its own making.
+opens slides, finds tissue, plans, cuts the plan into shards, runs `score` on each anywhere, calls `derive`
+once, and `conclude` with all rows. A workflow must not keep anything between calls but caches of its own
+making.
+
+What it concludes by can be a `Judge`: a value without pixels and networks, which is kept with the result. A
+review that corrects rows or areas has the same judge conclude again.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -16,11 +21,21 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from coverslip.tiling.geojson import Feature
+from coverslip.tiling.geojson_reader import Regions
 from coverslip.tiling.plan import TilePlan
 from coverslip.tiling.stain_kind import StainKind as StainKind
 from coverslip.tiling.tissue import TissueMask
-from coverslip.workflows.result import Abstention, Call, Finding, GuidelineUse, Measurement, ModelIdentity
-from coverslip.wsi import Slide
+from coverslip.workflows.result import (
+    Abstention,
+    Call,
+    Finding,
+    GuidelineUse,
+    Measurement,
+    ModelIdentity,
+    Urgency,
+)
+from coverslip.workflows.revision import Objects, Revision
+from coverslip.wsi import Box, Mpp, Slide
 
 Rgba = tuple[int, int, int, int]
 VECTOR = "vector"
@@ -100,12 +115,39 @@ class ClassMap:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Conclusion:
-    """What the rows of all shards come to.
+class Derived:
+    """What is found on a slide once, beside its rows: all that the rules need of pixels and of other files.
 
-    `tables`: file name → table, written beside the result. `derived`: settings that were found on this
-    slide (such as its glass colour), for provenance.
+    `values`: such as the glass's colour, as JSON has them (lists, names as keys); they go into provenance.
+    `regions`: areas by name, level-0 pixels, kept with the slide's layout.
     """
+
+    values: Mapping[str, Any] = field(default_factory=dict)
+    regions: Mapping[str, Regions] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Grounds:
+    """What a conclusion rests on beside the rows. All of it is kept with a result."""
+
+    plan: TilePlan
+    tissue: TissueMask
+    derived: Derived = field(default_factory=Derived)
+
+    @property
+    def mpp(self) -> Mpp:
+        """Of level 0."""
+        return self.plan.slide_mpp
+
+    @property
+    def scanned(self) -> Box:
+        """The scanned part of the slide, level-0 pixels."""
+        return self.tissue.bounds
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Conclusion:
+    """What the rows of all shards come to. `tables`: file name → table, written beside the result."""
 
     summary: str
     measurements: tuple[Measurement, ...]
@@ -114,9 +156,39 @@ class Conclusion:
     tables: Mapping[str, pa.Table] = field(default_factory=dict)
     class_map: ClassMap | None = None
     features: tuple[Feature, ...] = ()
-    derived: Mapping[str, Any] = field(default_factory=dict)
     call: Call | None = None
     guidelines: tuple[GuidelineUse, ...] = ()
+
+
+class Judge(Protocol):
+    """What a workflow makes of rows: a frozen dataclass of plain values (settings, guidelines, names of
+    classes), with pydantic's types where those are nested. It is written to `rules.yaml` beside the result,
+    and read from there by a review as the type that the `WorkflowKind` names. It opens no slide and no model,
+    and equal grounds and rows give equal conclusions, whatever the process."""
+
+    def conclude(self, grounds: Grounds, table: pa.Table) -> Conclusion:
+        """From the rows of all shards, in the plan's order, to findings and measurements."""
+        ...
+
+    def labels(self, of: Objects) -> tuple[str, ...]:
+        """The classes that a person can give to a row; () where rows have none."""
+        ...
+
+    def standing(self, of: Objects, table: pa.Table) -> NDArray[np.int32]:
+        """What each row of the written table was called: number in `labels`, -1 for none of them."""
+        ...
+
+    def revise(self, grounds: Grounds, tables: Mapping[str, pa.Table], revision: Revision) -> Conclusion:
+        """`conclude` on the rows of the written tables after what a person changed.
+
+        `tables`: by file name, as `Conclusion.tables` was written. `grounds`: tissue that was excluded is
+        gone from it, tiles are not. A revision without changes gives what `conclude` gave, exactly.
+        """
+        ...
+
+    def urgency_of(self, category: str) -> Urgency | None:
+        """The place in the worklist of a category that a person gives; None for one the rules do not know."""
+        ...
 
 
 class Workflow(Protocol):
@@ -158,6 +230,22 @@ class Workflow(Protocol):
         """Look at the tiles of `rows`. Called from worker threads and processes."""
         ...
 
-    def conclude(self, slide: Slide, plan: TilePlan, tissue: TissueMask, table: pa.Table) -> Conclusion:
+    def derive(self, slide: Slide, plan: TilePlan, tissue: TissueMask) -> Derived:
+        """What `conclude` needs of the slide beside the rows; called where the slide has tiles."""
+        ...
+
+    @property
+    def judge(self) -> Judge | None:
+        """What `conclude` concludes by; None where that needs more than rows, such as a network: then a
+        review can reject findings, draw areas and change the call, and no row."""
+        ...
+
+    def conclude(self, grounds: Grounds, table: pa.Table) -> Conclusion:
         """From the rows of all shards, in the plan's order, to findings and measurements."""
         ...
+
+
+def grounds_of(workflow: Workflow, slide: Slide, plan: TilePlan, tissue: TissueMask) -> Grounds:
+    """What the workflow concludes on, its derived values as they are read back from JSON."""
+    found = workflow.derive(slide, plan, tissue)
+    return Grounds(plan, tissue, Derived(json.loads(json.dumps(found.values)), found.regions))

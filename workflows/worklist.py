@@ -1,18 +1,23 @@
-"""The worklist of a run: its slides, those that want somebody first, for people (HTML) and programs."""
+"""The worklist of a run: its slides, those that want somebody first, for people (HTML) and programs.
+
+Who signed what is read from the audit trails whenever it is written, by a run and by `refresh_worklist`.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from datetime import datetime
 from pathlib import Path
 from typing import get_args
 from urllib.parse import quote
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 from markupsafe import Markup
 
 from coverslip.atomic import replacing
+from coverslip.errors import StoreError, StoreIncompleteError, StoreVersionError
 from coverslip.ruo import RUO
 from coverslip.workflows.batch import BatchReport, Failure
 from coverslip.workflows.batch_plots import batch_plots
@@ -20,10 +25,16 @@ from coverslip.workflows.csv_table import write_csv
 from coverslip.workflows.files import write_table
 from coverslip.workflows.inputs import printable
 from coverslip.workflows.job import Job
+from coverslip.workflows.lock import locked
+from coverslip.workflows.outputs import read_result
 from coverslip.workflows.report import content_policy, environment, template_text
 from coverslip.workflows.result import SlideResult, Urgency
+from coverslip.workflows.review.state import Signed, signed_state
 
-SCHEMA = "coverslip.worklist/2"
+SCHEMA = "coverslip.worklist/3"
+# Of 2 the columns of signing are missing.
+READ = (b"coverslip.worklist/2", SCHEMA.encode())
+LOCK = ".worklist.lock"
 WORKLIST = "worklist"
 ORDER: tuple[Urgency, ...] = get_args(Urgency)
 
@@ -34,6 +45,9 @@ class Line:
 
     `finished`: UTC, ISO 8601; `seconds`: since it was begun, its waiting for others with it. These two are
     all that differs when the run is repeated.
+
+    `signed_by`, `signed_call`: of the last signature of each reviewer, "; " between them; `signed_at`: of the
+    last of all; `signed_report`: that one's. `review_state`: see `coverslip.workflows.review.state`.
     """
 
     id: str
@@ -55,6 +69,15 @@ class Line:
     not_answered: str | None
     finished: str | None
     seconds: float | None
+    signed_by: str | None = None
+    signed_at: str | None = None
+    signed_call: str | None = None
+    review_state: str = "none"
+    signed_report: str | None = None
+
+    @property
+    def signed_link(self) -> str | None:
+        return quote(self.signed_report) if self.signed_report else None
 
     @property
     def link(self) -> str | None:
@@ -79,15 +102,77 @@ TABLE = pa.schema(
 
 def write_worklist(out: Path, jobs: Sequence[Job], report: BatchReport) -> None:
     """`worklist.html`, `.csv` and `.parquet`: a line per slide of the run, failed ones too."""
+    with locked(out / LOCK):
+        _write_run(out, jobs, report)
+
+
+def read_worklist(out: Path) -> tuple[Line, ...]:
+    """The lines in their order; () where there is no worklist. Raises StoreIncompleteError for one that
+    cannot be read, StoreVersionError for one of another version."""
+    path = out / f"{WORKLIST}.parquet"
+    if not path.is_file():
+        return ()
+    try:
+        table = pq.ParquetFile(path).read()
+    except (OSError, pa.ArrowInvalid) as error:
+        raise StoreIncompleteError(str(path), "cannot be read", "run again: it is written anew") from error
+    if (table.schema.metadata or {}).get(b"schema") not in READ:
+        raise StoreVersionError(str(path), "is of another version", "run again: it is written anew")
+    return tuple(Line(**row) for row in table.to_pylist())
+
+
+def refresh_worklist(out: Path) -> tuple[Line, ...]:
+    """Write the worklist of a run again with what was reviewed and signed since; its lines.
+
+    What the run said of each slide stays. Several processes may do so at once. () where there is none.
+    """
+    if not read_worklist(out):
+        return ()
+    with locked(out / LOCK):
+        lines = [_reviewed(out, line) for line in read_worklist(out)]
+        _write(out, lines, _results(out, lines))
+    return tuple(lines)
+
+
+def _results(out: Path, lines: Sequence[Line]) -> list[SlideResult]:
+    """Those that can be read, in the order of their names."""
+    found = []
+    for line in sorted(lines, key=lambda line: line.id):
+        try:
+            if line.result:
+                found.append(read_result(out / "slides" / line.id))
+        except StoreError:
+            continue  # it was removed or is being made again; its line says what the run said
+    return found
+
+
+def _reviewed(out: Path, line: Line) -> Line:
+    state: Signed = signed_state(out / "slides" / line.id)
+    report = f"slides/{line.id}/{state.report}" if state.report else None
+    return replace(
+        line,
+        signed_by="; ".join(state.by) or None,
+        signed_at=state.at,
+        signed_call="; ".join(state.calls) or None,
+        review_state=state.state,
+        signed_report=report,
+    )
+
+
+def _write_run(out: Path, jobs: Sequence[Job], report: BatchReport) -> None:
     results = {result.slide.id: result for result in report.results}
     failures = {failure.path: failure for failure in report.failures}
-    lines = sorted((_line(job, results.get(job.id), failures.get(job.ref.path)) for job in jobs), key=_place)
+    made = (_line(job, results.get(job.id), failures.get(job.ref.path)) for job in jobs)
+    lines = [_reviewed(out, line) for line in sorted(made, key=_place)]
+    _write(out, lines, [results[job.id] for job in jobs if job.id in results])
+
+
+def _write(out: Path, lines: Sequence[Line], results: Sequence[SlideResult]) -> None:
     table = pa.Table.from_pylist([asdict(line) for line in lines], TABLE)
     write_table(out / f"{WORKLIST}.parquet", table, SCHEMA)
     write_csv(out / f"{WORKLIST}.csv", table.to_batches(), table.schema)
-    in_order = [results[job.id] for job in jobs if job.id in results]
     with replacing(out / f"{WORKLIST}.html") as temporary:
-        temporary.write_text(render_worklist(lines, in_order), encoding="utf-8")
+        temporary.write_text(render_worklist(lines, results), encoding="utf-8")
 
 
 def render_worklist(lines: Sequence[Line], results: Sequence[SlideResult]) -> str:
@@ -101,6 +186,8 @@ def render_worklist(lines: Sequence[Line], results: Sequence[SlideResult]) -> st
             lines=lines,
             counts=counts,
             failed=sum(line.status == "failed" for line in lines),
+            reviewed=sum(line.review_state != "none" for line in lines),
+            signed=sum(line.signed_by is not None for line in lines),
             plots=batch_plots(results),
             ruo=RUO,
             style=Markup(style),

@@ -31,7 +31,7 @@ def main() -> None:
     job = plan_run([path], Path(folder), workflow, RunSettings(), None, None).jobs[0]
     prepared = steps.prepare(job, now())
     slide = open_slide(path)
-    layout = steps.layout_of(job, slide, prepared)
+    layout = steps.layout_of(job, prepared)
     # The network is loaded with the first tiles; that is the worker's start, not the task.
     workflow.score(slide, layout.plan, layout.tissue, range(1))
     start_s = time.process_time()

@@ -13,7 +13,7 @@ from coverslip.tiling.plan import tissue_share
 from coverslip.tiling.tissue import TissueMask
 from coverslip.workflows.blood.cells import RED, SCHISTOCYTES, SmearCells
 from coverslip.workflows.result import Measurement
-from coverslip.wsi import Slide
+from coverslip.wsi import Mpp
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,14 +66,14 @@ class Fields:
         )
 
 
-def count_fields(slide: Slide, tissue: TissueMask, cells: SmearCells, settings: FieldSettings) -> Fields:
+def count_fields(tissue: TissueMask, mpp: Mpp, cells: SmearCells, settings: FieldSettings) -> Fields:
     """Every whole field of a grid from the corner of the scanned part. A cell counts where its centroid is.
 
-    White cells are those not called platelets or erythroblasts, also unsure ones.
+    White cells are those not called platelets or erythroblasts, also unsure ones. `mpp`: of level 0.
     """
     side_um = 1000 * sqrt(settings.area_mm2)
-    width, height = side_um / slide.mpp.x, side_um / slide.mpp.y
-    bounds = slide.bounds
+    width, height = side_um / mpp.x, side_um / mpp.y
+    bounds = tissue.bounds
     across, down = floor(bounds.width / width), floor(bounds.height / height)
     columns, rows = np.tile(np.arange(across), down), np.repeat(np.arange(down), across)
     x = np.rint(bounds.x + columns * width).astype(np.int64)

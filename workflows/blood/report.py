@@ -29,7 +29,7 @@ from coverslip.workflows.rules.differential import (
 from coverslip.workflows.rules.guideline import Guideline
 from coverslip.workflows.rules.schistocytes import schistocyte_verdict
 from coverslip.workflows.scores import Fraction, wilson
-from coverslip.wsi import Slide
+from coverslip.wsi import Mpp
 
 BLASTS = "blasts"
 RAISED = "schistocytes"
@@ -227,7 +227,7 @@ def blood_report(
     )
 
 
-def galleries(report: BloodReport, slide: Slide, tile: TileFit, most: int) -> tuple[Finding, ...]:
+def galleries(report: BloodReport, mpp: Mpp, tile: TileFit, most: int) -> tuple[Finding, ...]:
     """Per class the cells it is most sure of, then the unsure ones, strangest last; and the flags."""
     cells = report.cells
     surest = np.nan_to_num(cells.probabilities.max(axis=1), nan=0.0)
@@ -239,16 +239,16 @@ def galleries(report: BloodReport, slide: Slide, tile: TileFit, most: int) -> tu
             order = rows[np.argsort(-surest[rows], kind="stable")]
             text = f"{len(rows)} cells" + (", of no certain class" if name == UNSURE else "")
             title = "unsure white cells" if name == UNSURE else name
-            tiles = _references(cells, order[:most], surest, slide, tile)
+            tiles = _references(cells, order[:most], surest, mpp, tile)
             found.append(Finding(name=title, text=text, tiles=tiles))
     return tuple(found)
 
 
 def _references(
-    cells: SmearCells, rows: NDArray[np.intp], score: NDArray, slide: Slide, tile: TileFit
+    cells: SmearCells, rows: NDArray[np.intp], score: NDArray, mpp: Mpp, tile: TileFit
 ) -> tuple[TileReference, ...]:
     side = tile.size * tile.mpp
-    width, height = side / slide.mpp.x, side / slide.mpp.y
+    width, height = side / mpp.x, side / mpp.y
     x, y = (cells.table[name].to_numpy() for name in ("x", "y"))
     return tuple(
         TileReference(

@@ -30,12 +30,22 @@ if TYPE_CHECKING:
     type=click.Choice(["cells", "tiles", "regions"]),
     help="By default cells where the result has some and the format holds them, else tiles.",
 )
-def command(result: Path, output: Path, to: str, what: str | None) -> None:
-    """Write one result (OUT/slides/ID) for another program. Positions are level-0 pixels."""
+@click.option(
+    "--reviewer", metavar="NAME", help="After this person's corrections, and with their regions; geojson."
+)
+@click.option("--signed", is_flag=True, help="After the corrections that were signed last; geojson.")
+def command(
+    result: Path, output: Path, to: str, what: str | None, reviewer: str | None, signed: bool
+) -> None:
+    """Write one result (OUT/slides/ID) for another program. Positions are level-0 pixels.
+
+    Without --reviewer and --signed all is as the machine said.
+    """
     from coverslip.workflows.exports.export import export
     from coverslip.workflows.layers import result_folder
 
     home = result_folder(result) or result
-    count = export(home, output, cast("Format", to), cast("What | None", what))
-    click.echo(f"{output}: {count} rows" if count is not None else f"{output}")
+    count = export(home, output, cast("Format", to), cast("What | None", what), reviewer, signed=signed)
+    said = "objects" if reviewer or signed else "rows"
+    click.echo(f"{output}: {count} {said}" if count is not None else f"{output}")
     say_ruo()

@@ -20,13 +20,14 @@ from coverslip.workflows.commands.common import say_ruo
 def command(path: Path, pdf: Path | None) -> None:
     """Render reports again from results, without computing: one (OUT/slides/ID), or all of a run (OUT)."""
     from coverslip.workflows.layers import result_folder
-    from coverslip.workflows.outputs import REPORT, result_folders
+    from coverslip.workflows.outputs import REPORT, read_result, result_folders
     from coverslip.workflows.pdf import write_pdf
     from coverslip.workflows.report import write_report_again
 
     if pdf is not None:
         folder = result_folder(path) or path
-        write_report_again(folder)
+        if read_result(folder).review is None:  # what is signed stays as it is
+            write_report_again(folder)
         write_pdf(folder / REPORT, pdf)
         click.echo(f"PDF: {pdf}")
     else:

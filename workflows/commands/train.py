@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from coverslip.errors import RequestError
 from coverslip.ruo import RUO
 from coverslip.workflows.commands.common import console, say_ruo
+from coverslip.workflows.commands.correction_options import (
+    correction_options,
+    labels_to_learn,
+    optional_labels_argument,
+)
 
 if TYPE_CHECKING:
     from coverslip.models.aggregator import Kind
     from coverslip.models.document import Metrics, ProbeMethod
     from coverslip.models.probe_training import ProbeReport
-    from coverslip.models.training import TrainingReport
+    from coverslip.models.training import TrainingReport, TrainingSettings
 
 
 labels_argument = click.argument("labels", type=click.Path(exists=True, dir_okay=False, path_type=Path))
@@ -40,7 +47,7 @@ def command() -> None:
 
 
 @command.command("tiles", epilog=RUO)
-@labels_argument
+@optional_labels_argument
 @package_option
 @click.option(
     "--mpp",
@@ -59,7 +66,8 @@ def command() -> None:
 @click.option("--stain", help="Stain of the tiles, such as H&E.")
 @licence_option
 @group_option
-@click.option("--architecture", default="resnet10t", show_default=True, help="Network, by timm's name.")
+@click.option("--architecture", show_default="resnet10t", help="Network, by timm's name.")
+@click.option("--start", help="Model to begin with: its network, all but what tells its classes apart.")
 @click.option("--epochs", type=click.IntRange(min=1), default=20, show_default=True)
 @click.option(
     "--coverage",
@@ -70,8 +78,9 @@ def command() -> None:
 )
 @click.option("--sets-by-class", is_flag=True, help="Let that hold for each class, not only over all.")
 @seed_option
+@correction_options
 def tiles(
-    labels: Path,
+    labels: Path | None,
     output: Path,
     mpp: float,
     size: int,
@@ -79,7 +88,8 @@ def tiles(
     stain: str | None,
     licence: str,
     group_column: str,
-    architecture: str,
+    architecture: str | None,
+    start: str | None,
     epochs: int,
     coverage: float,
     sets_by_class: bool,
@@ -87,7 +97,8 @@ def tiles(
 ) -> None:
     """Fine-tune a small network on the tiles named in LABELS: a CSV with file,label[,group].
 
-    Prints the accuracy per class on a part that was kept out of every choice, and writes a model package.
+    With --corrections also on what reviewers corrected; those are learnt from, and not measured on. Prints
+    the accuracy per class on a part that was kept out of every choice, and writes a model package.
     """
     from coverslip.models.training import Epoch, TrainingSettings, train_tiles
 
@@ -98,12 +109,12 @@ def tiles(
         stain=stain,
         licence=licence,
         group_column=group_column,
-        architecture=architecture,
         epochs=epochs,
         coverage=coverage,
         sets_by_class=sets_by_class,
         seed=seed,
     )
+    settings = _begun(settings, architecture, start)
 
     def say(epoch: Epoch) -> None:
         click.echo(
@@ -111,12 +122,30 @@ def tiles(
             f"{epoch.validation_balanced_accuracy:.3f}, {epoch.seconds:.0f} s"
         )
 
-    _say(train_tiles(labels, output, settings, say))
+    with labels_to_learn(labels, mpp, size, group_column) as learnt:
+        settings = replace(settings, group_column=learnt.group_column)
+        _say(train_tiles(learnt.labels, output, settings, say, learnt.corrections))
     say_ruo()
 
 
+def _begun(settings: TrainingSettings, architecture: str | None, start: str | None) -> TrainingSettings:
+    """With the network asked for, or that of the model to begin with."""
+    if start is None:
+        return replace(settings, architecture=architecture) if architecture else settings
+    from coverslip.models.library import find_model
+
+    known = find_model(start).document.architecture
+    if architecture and architecture != known.name:
+        raise RequestError(
+            f"--architecture {architecture}",
+            f"is not that of {start}, {known.name}",
+            "leave one of the two out",
+        )
+    return replace(settings, start=start, architecture=known.name, arguments=known.arguments)
+
+
 @command.command("probe", epilog=RUO)
-@labels_argument
+@optional_labels_argument
 @package_option
 @click.option("--encoder", required=True, help="An encoder of coverslip embed --list, or a network of timm.")
 @click.option(
@@ -147,8 +176,9 @@ def tiles(
 @click.option("--licence", help="Licence of the model; by default the encoder's, whose weights it holds.")
 @group_option
 @seed_option
+@correction_options
 def probe(
-    labels: Path,
+    labels: Path | None,
     output: Path,
     encoder: str,
     mpp: float,
@@ -165,11 +195,13 @@ def probe(
 ) -> None:
     """Put a small estimator on an encoder's features of the tiles in LABELS: a CSV with file,label[,group].
 
-    The encoder is left as it is, and its weights are never fetched. Prints the accuracy per class on a part
+    The encoder is left as it is, and its weights are never fetched. With --corrections it also learns from
+    what reviewers corrected, which is not measured on. Prints the accuracy per class on a part
     that was kept out of every choice, and writes a model package.
     """
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+    from coverslip.models.encoders import find_encoder
     from coverslip.models.probe_training import ProbeSettings, train_probe
 
     settings = ProbeSettings(
@@ -193,7 +225,9 @@ def probe(
         def say(done: int, total: int) -> None:
             bar.update(task, completed=done, total=total, visible=True)
 
-        report = train_probe(labels, output, settings, say)
+        with labels_to_learn(labels, mpp, size or find_encoder(encoder).size, group_column) as learnt:
+            settings = replace(settings, group_column=learnt.group_column)
+            report = train_probe(learnt.labels, output, settings, say, learnt.corrections)
     _say_metrics(report.metrics, "tiles")
     _say_notes(report)
     say_ruo()

@@ -14,7 +14,7 @@ from coverslip.workflows.cytology.cells import Cells, crowds_of
 from coverslip.workflows.cytology.points import Points, counts_towards
 from coverslip.workflows.result import Abstention, Call, Urgency
 from coverslip.workflows.rules.adequacy import Adequacy, Population, Preparation, assess_adequacy
-from coverslip.workflows.rules.bethesda import Judged, judge, severity, triage_score
+from coverslip.workflows.rules.bethesda import Judged, judge, severity, triage_score, worst_category
 from coverslip.workflows.rules.codes import code_of
 from coverslip.workflows.rules.guideline import Guideline
 from coverslip.wsi import Slide
@@ -48,13 +48,19 @@ def read_cells(
     population: Population,
     obscured: float | None,
 ) -> Reading:
-    """The rules applied to the cells of one slide. `obscured`: share of the squamous cells hidden."""
+    """The rules applied to the cells of one slide. `obscured`: share of the squamous cells hidden.
+
+    Cells that a person confirmed are no false positives: they are left out of the model's, and the worst of
+    them is the category where it is worse than what the others come to.
+    """
     familiar, probabilities = cells.familiar, cells.probabilities
+    guessed = familiar & ~cells.sure
     observed = {
-        point.category: int((counts_towards(probabilities, cells.roles, point, guideline) & familiar).sum())
+        point.category: int((counts_towards(probabilities, cells.roles, point, guideline) & guessed).sum())
         for point in points.points
     }
-    judged = judge(observed, int(familiar.sum()), points.points, guideline)
+    judged = judge(observed, int(guessed.sum()), points.points, guideline)
+    judged = _confirmed(judged, cells, guideline)
     squamous = {guideline["negative"], *guideline["squamous"]}
     endocervical = int((familiar & (cells.best == "endocervical")).sum())
     adequacy = assess_adequacy(
@@ -75,6 +81,18 @@ def read_cells(
     crowds = crowds_of(cells, guideline["crowd_um"], guideline["crowd_cells"])
     why_not = _why_not(cells, points, guideline, preparation)
     return Reading(cells, judged, adequacy, obscured, triage, suspicion, crowds, why_not)
+
+
+def _confirmed(judged: Judged, cells: Cells, guideline: Guideline) -> Judged:
+    """With what a person said of single cells."""
+    order = (guideline["negative"], *severity(guideline))
+    confirmed = cells.best[cells.sure].tolist()
+    counts = {name: confirmed.count(name) for name in order}
+    worst = worst_category(counts, guideline)
+    if worst == order[0] or (judged.category in order and order.index(judged.category) >= order.index(worst)):
+        return judged
+    why = f"{counts[worst]} cells are {worst} as the reviewer says; of the others: {judged.why}"
+    return Judged(worst, None, why, judged.excesses)
 
 
 def _why_not(

@@ -15,6 +15,9 @@ from scipy.spatial import KDTree
 from coverslip.workflows.result import TileReference
 from coverslip.wsi import Mpp
 
+# A column of rows that a person gave a class to.
+SURE = "sure"
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Cells:
@@ -24,7 +27,8 @@ class Cells:
     the guideline's name for that class, "" for none. `score`: its probability. `probabilities`: (n, classes),
     0 where the model was not asked. `called`: nuclei it was asked about; `familiar`: of these, the ones that
     are not strange to it, which alone count towards a category; `undecided`: of these, those with several
-    classes or none in the prediction set. `side_um`: of the tile that the model saw.
+    classes or none in the prediction set. `sure`: a person says what they are. `side_um`: of the tile that
+    the model saw.
     """
 
     classes: tuple[str, ...]
@@ -40,6 +44,7 @@ class Cells:
     called: NDArray[np.bool_]
     familiar: NDArray[np.bool_]
     undecided: NDArray[np.bool_]
+    sure: NDArray[np.bool_]
 
     def __len__(self) -> int:
         return len(self.x)
@@ -89,6 +94,7 @@ def cells_of(
         called=called,
         familiar=familiar,
         undecided=familiar & np.asarray(column["undecided"], bool),
+        sure=table[SURE].to_numpy() if SURE in table.column_names else np.zeros(len(table), bool),
     )
 
 

@@ -7,85 +7,50 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from math import ceil
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from coverslip.errors import ModelMismatchError, ModelUnavailableError, RequestError
+from coverslip.errors import ModelMismatchError, ModelUnavailableError
 from coverslip.models.cell_caller import CellCaller, open_caller
 from coverslip.models.document import ModelDocument
 from coverslip.models.library import locate_model
 from coverslip.models.licence import refuse_other_than_commercial
 from coverslip.models.objects import Finder
-from coverslip.models.pap_finder import PapFinder, PapSettings
-from coverslip.tiling.focus_stack import FUSION, FusionSettings, fusion_reach, supply_stacks
+from coverslip.models.pap_finder import PapFinder
+from coverslip.tiling.focus_stack import FUSION, fusion_reach, supply_stacks
 from coverslip.tiling.plan import TilePlan
 from coverslip.tiling.supply import SupplySettings
 from coverslip.tiling.tissue import TissueMask
-from coverslip.workflows.cytology.calls import call_of, obscured_share, read_cells, summary_of
-from coverslip.workflows.cytology.cells import cells_of
-from coverslip.workflows.cytology.findings import abstentions_of, findings_of, measurements_of
-from coverslip.workflows.cytology.look import Focus, Look, class_names, picture_of
+from coverslip.workflows.cytology.calls import obscured_share
+from coverslip.workflows.cytology.judge import OBSCURED, CytologyJudge
+from coverslip.workflows.cytology.look import Look, class_names, picture_of
 from coverslip.workflows.cytology.points import check_roles, points_of
+from coverslip.workflows.cytology.settings import PAPANICOLAOU, CytologySettings
 from coverslip.workflows.finders import open_finder, settle_finder
 from coverslip.workflows.palette import class_colours
 from coverslip.workflows.registry import Asked, WorkflowKind
 from coverslip.workflows.result import ModelIdentity
-from coverslip.workflows.rules.adequacy import Population, Preparation, least_cells
+from coverslip.workflows.rules.adequacy import least_cells
 from coverslip.workflows.rules.guideline import load_guideline
 from coverslip.workflows.tile_classes import threads_per_task
-from coverslip.workflows.workflow import Canvas, Conclusion, Grid, Scored, StainKind, Vectors
+from coverslip.workflows.workflow import (
+    Canvas,
+    Conclusion,
+    Derived,
+    Grid,
+    Grounds,
+    Scored,
+    StainKind,
+    Vectors,
+)
 from coverslip.wsi import Slide
 from coverslip.wsi.planes import open_planes
 
 DEFAULT_MODEL = "cervical-cells"
-PAPANICOLAOU = "papanicolaou"
 # The finder's pictures may be so much off the resolution it was made for.
 FINDER_TOLERANCE = 0.1
-
-
-@dataclass(frozen=True, slots=True)
-class CytologySettings:
-    """`preparation`: liquid-based or conventional; without it adequacy is not judged, and NILM not called.
-    `population`: special where fewer cells are enough, as after hysterectomy or radiation.
-    `guideline`: an id, or a YAML file of one's own. `points`: a file of operating points of the model; by
-    default the one that comes with Coverslip for its weights, else the confusion that the model states.
-    `focus`: for slides with focal planes. plane: the one that is open; fused: the sharpest part of each;
-    best: cells are found in the fused picture, and each is called in the plane sharpest about it.
-    `obscured`: share of the squamous cells hidden, 0 to 1, as a person judged it; by default measured.
-    `gallery`: cells shown per category. `finder`: papanicolaou, or as for the workflow cells.
-    `tile`: pixels a side looked at together, without the halo; `shard`: tiles per task. `exact`: decode the
-    slide's stored tiles in full. `nuclei`: how papanicolaou finds them.
-    """
-
-    preparation: Preparation | None = None
-    population: Population = "general"
-    guideline: str = "bethesda-2014"
-    points: str | None = None
-    focus: Focus = "plane"
-    obscured: float | None = None
-    gallery: int = 6
-    finder: str = PAPANICOLAOU
-    tile: int = 2048
-    shard: int = 2
-    exact: bool = False
-    nuclei: PapSettings = field(default_factory=PapSettings)
-    fusion: FusionSettings = field(default_factory=FusionSettings)
-
-    def __post_init__(self) -> None:
-        if self.tile < 64 or self.tile % 16 or self.shard < 1 or self.gallery < 0:
-            raise RequestError(
-                f"tile {self.tile}, shard {self.shard}, gallery {self.gallery}",
-                "do not fit",
-                "give a multiple of 16, at least 64; at least 1; and 0 or more",
-            )
-        if self.obscured is not None and not 0 <= self.obscured <= 1:
-            raise RequestError(f"obscured {self.obscured:g}", "is no share", "give 0 to 1")
-        for name, kind in (("preparation", Preparation), ("population", Population), ("focus", Focus)):
-            value = getattr(self, name)
-            if value is not None and value not in get_args(kind):
-                raise RequestError(f"{name} {value!r}", "is not known", f"name one of {get_args(kind)}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,32 +158,28 @@ class Cytology:
         document, guideline = self._caller().document, load_guideline(self.choices.guideline)
         return guideline, points_of(document, guideline, self.choices.points)
 
-    def conclude(self, slide: Slide, plan: TilePlan, tissue: TissueMask, table: pa.Table) -> Conclusion:
-        guideline, points = self._rules()
-        document, choices = self._caller().document, self.choices
-        side_um = document.tile.size * document.tile.mpp
-        cells = cells_of(table, self.classes, self.roles, slide.mpp, side_um)
-        obscured = choices.obscured
+    def derive(self, slide: Slide, plan: TilePlan, tissue: TissueMask) -> Derived:
+        obscured = self.choices.obscured
         if obscured is None:
-            obscured = obscured_share(slide, tissue, guideline["obscuring_density"])
-        reading = read_cells(cells, points, guideline, choices.preparation, choices.population, obscured)
-        call, refused = call_of(reading, guideline)
-        suspicion = np.where(cells.familiar, reading.suspicion, np.nan).astype(np.float32)
-        rows = table.append_column("suspicion", pa.array(suspicion))
-        rows = rows.append_column("crowd", pa.array(reading.crowds))
-        return Conclusion(
-            summary=summary_of(call, reading),
-            measurements=measurements_of(reading, points.method),
-            findings=findings_of(reading, guideline, choices.gallery),
-            abstentions=(*refused, *abstentions_of(reading, guideline, document.name)),
-            tables={
-                "tiles.parquet": pa.table({"x": plan.x, "y": plan.y, "tissue": plan.tissue}),
-                "cells.parquet": rows,
-            },
-            derived={"focus": self._focus(slide)},
-            call=call,
-            guidelines=(guideline.use(), *((points.use,) if points.use else ())),
+            obscured = obscured_share(slide, tissue, self._rules()[0]["obscuring_density"])
+        return Derived({"focus": self._focus(slide), OBSCURED: obscured})
+
+    @property
+    def judge(self) -> CytologyJudge:
+        guideline, points = self._rules()
+        tile = self._caller().document.tile
+        return CytologyJudge(
+            model=self.model.name,
+            classes=self.classes,
+            roles=self.roles,
+            side_um=tile.size * tile.mpp,
+            guideline=guideline,
+            points=points,
+            choices=self.choices,
         )
+
+    def conclude(self, grounds: Grounds, table: pa.Table) -> Conclusion:
+        return self.judge.conclude(grounds, table)
 
     def _focus(self, slide: Slide) -> dict[str, Any]:
         """Which planes were looked at, and how one picture came of them."""
@@ -295,4 +256,5 @@ KIND = WorkflowKind(
     CytologySettings,
     _build,
     frozenset({"model", "commercial_only"}),
+    judge=CytologyJudge,
 )

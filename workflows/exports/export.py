@@ -1,28 +1,41 @@
-"""One result written for another program: which of its parts, in which format."""
+"""One result written for another program: which of its parts, in which format, as the machine or a reviewer
+says."""
 
 from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from coverslip.atomic import replacing
-from coverslip.errors import RequestError, SlideError, StoreIncompleteError
+from coverslip.errors import RequestError
 from coverslip.ruo import RUO
 from coverslip.tiling.coords import write_coords
 from coverslip.tiling.plan import TilePlan
+from coverslip.workflows.again import slide_again
 from coverslip.workflows.csv_table import write_csv
-from coverslip.workflows.exports.qupath import write_cells, write_tiles
+from coverslip.workflows.exports.qupath import (
+    cell_features,
+    tile_features,
+    write_cells,
+    write_features,
+    write_tiles,
+)
 from coverslip.workflows.exports.rows import is_figure, read_rows
 from coverslip.workflows.outputs import ANNOTATIONS, FEATURES_H5, STORE, read_result
 from coverslip.workflows.result import SlideResult
-from coverslip.wsi import Mpp, Size, Slide, open_slide
+from coverslip.workflows.review.annotations import classes_of, review_features
+from coverslip.workflows.review.base import Base, read_base
+from coverslip.workflows.review.corrections import Correction
+from coverslip.workflows.review.json_stream import read_features
+from coverslip.workflows.review.standing import Standing, standing_of
+from coverslip.wsi import Mpp, Size
 
 What = Literal["cells", "tiles", "regions"]
 Format = Literal["geojson", "csv", "parquet", "h5"]
@@ -35,14 +48,26 @@ HOLDS: dict[Format, tuple[What, ...]] = {
 }
 
 
-def export(home: Path, file: Path, to: Format, what: What | None = None) -> int | None:
+def export(
+    home: Path,
+    file: Path,
+    to: Format,
+    what: What | None = None,
+    reviewer: str | None = None,
+    *,
+    signed: bool = False,
+) -> int | None:
     """Write `what` of the result in the folder `home` to `file`; returns how many, where that was counted.
 
-    Raises RequestError for what the format cannot hold or the result does not have.
+    `reviewer`: after this person's corrections, and with their regions; `signed`: after those last signed,
+    by this person or by anybody. Raises RequestError for what the format cannot hold or the result does not
+    have, and where there is no such review.
     """
     result = read_result(home)
     _refuse_inside(home, file)
     chosen = _chosen(home, to, what)
+    if reviewer is not None or signed:
+        return _write_review(home, result, file, to, chosen, standing_of(home, reviewer, signed=signed))
     if chosen == "regions":
         _copy(home / ANNOTATIONS, file)
         return None
@@ -57,6 +82,29 @@ def export(home: Path, file: Path, to: Format, what: What | None = None) -> int 
     if chosen == "cells":
         return write_cells(table, home / STORE, key, file)
     return write_tiles(table, home / STORE, _plan(result, table).extent, key, file)
+
+
+def _write_review(
+    home: Path, result: SlideResult, file: Path, to: Format, chosen: What, standing: Standing
+) -> int:
+    if to != "geojson":
+        raise RequestError(f"--to {to}", "cannot hold a review", "use geojson")
+    base = read_base(home)
+    drawn = review_features(base, standing.corrections, standing.reviewer or "")
+    return write_features(file, chain(drawn, _reviewed(base, result, chosen, standing.corrections)))
+
+
+def _reviewed(
+    base: Base, result: SlideResult, chosen: What, corrections: tuple[Correction, ...]
+) -> Iterator[dict[str, Any]]:
+    store, key = base.home / STORE, result.provenance.request
+    if chosen == "regions":
+        return read_features(base.home / ANNOTATIONS)
+    table = base.home / f"{chosen}.parquet"
+    classes = classes_of(base, corrections, chosen)
+    if chosen == "cells":
+        return cell_features(table, store, key, classes)
+    return tile_features(table, store, _plan(result, table).extent, key, classes)
 
 
 def _refuse_inside(home: Path, file: Path) -> None:
@@ -122,7 +170,7 @@ def _write_h5(home: Path, result: SlideResult, table: Path, file: Path) -> int:
     if (home / FEATURES_H5).is_file():
         _copy(home / FEATURES_H5, file)
     else:
-        with _slide(home, result) as slide:
+        with slide_again(home, result) as slide:
             write_coords(plan, slide, file)
     return len(plan)
 
@@ -145,21 +193,4 @@ def _plan(result: SlideResult, table: Path) -> TilePlan:
         x=rows["x"].to_numpy().astype(np.int64),
         y=rows["y"].to_numpy().astype(np.int64),
         tissue=rows["tissue"].to_numpy().astype(np.float32),
-    )
-
-
-@contextmanager
-def _slide(home: Path, result: SlideResult) -> Iterator[Slide]:
-    """The slide, whose levels the file names; else its copy."""
-    mpp = result.slide.mpp
-    for path in (result.slide.path, home / STORE):
-        try:
-            slide = open_slide(path, mpp=(mpp.x, mpp.y))
-        except (SlideError, OSError):
-            continue
-        with slide:
-            yield slide
-        return
-    raise StoreIncompleteError(
-        result.slide.path, "is not there, and the result holds no copy of it", "put it back"
     )

@@ -1,5 +1,7 @@
 """Cells and tiles as GeoJSON that QuPath 0.5 and later open, written as they are read.
 
+With the classes of a review, those that a person gave have the machine's class and the reason as metadata.
+
 QuPath (`PathClassTypeAdapter`, `ROITypeAdapters`, `GsonTools`) wants level-0 pixels, and a colour with every
 class: without one it stops. It takes infinities as text; a figure that is not known (NaN) is left out, which
 it shows as NaN.
@@ -11,7 +13,7 @@ import json
 import math
 import os
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -26,12 +28,15 @@ from coverslip.workflows.cell_table import OUTLINE, PARTS
 from coverslip.workflows.exports.rows import distinct, is_figure, read_rows
 from coverslip.workflows.overlays import find_labels
 from coverslip.workflows.palette import INTENSITY, class_colours
+from coverslip.workflows.review.row_classes import RowClasses
 
 Rgb = tuple[int, int, int]
 Geometry = dict[str, Any]
 # Not measurements: where an object lies is its geometry.
 PLACE = ("x", "y")
 INFINITE = MappingProxyType({math.inf: "Infinity", -math.inf: "-Infinity"})
+# Metadata of what a person relabelled: the class before, the class given, and why.
+MACHINE, GIVEN, WHY = "coverslip.machine", "coverslip.class", "coverslip.why"
 
 
 def write_cells(table: Path, store: Path, key: str, file: Path) -> int:
@@ -40,29 +45,44 @@ def write_cells(table: Path, store: Path, key: str, file: Path) -> int:
     `store`: the result's pyramid, whose labels give classes their colours. `key`: of the result; the same
     row of the same result always has the same id.
     """
+    return write_features(file, cell_features(table, store, key))
+
+
+def cell_features(
+    table: Path, store: Path, key: str, classes: RowClasses | None = None
+) -> Iterator[dict[str, Any]]:
+    """As `write_cells` writes them. `classes`: those after a review."""
     schema, batches = read_rows(table)
-    colours = colours_of(table, store, schema)
-    outlined = OUTLINE.name in schema.names
-    shapes = _outlines if outlined else _points
-    return _write(file, _features(batches, schema, "detection", colours, key, shapes))
+    colours = colours_of(table, store, schema, classes.names if classes else ())
+    shapes = _outlines if OUTLINE.name in schema.names else _points
+    return _features(batches, schema, "detection", colours, key, shapes, classes)
 
 
 def write_tiles(table: Path, store: Path, extent: tuple[float, float], key: str, file: Path) -> int:
     """Each row as a tile of `extent` (width, height in level-0 pixels); returns how many."""
+    return write_features(file, tile_features(table, store, extent, key))
+
+
+def tile_features(
+    table: Path, store: Path, extent: tuple[float, float], key: str, classes: RowClasses | None = None
+) -> Iterator[dict[str, Any]]:
+    """As `write_tiles` writes them. `classes`: those after a review."""
     schema, batches = read_rows(table)
-    colours = colours_of(table, store, schema)
+    colours = colours_of(table, store, schema, classes.names if classes else ())
 
     def shapes(batch: pa.RecordBatch) -> list[Geometry]:
         return _rectangles(batch, extent)
 
-    return _write(file, _features(batches, schema, "tile", colours, key, shapes))
+    return _features(batches, schema, "tile", colours, key, shapes, classes)
 
 
-def colours_of(table: Path, store: Path, schema: pa.Schema) -> Mapping[str, Rgb]:
-    """Of every class in the table: that of the result's labels, so that QuPath shows what the report does."""
-    if "class" not in schema.names:
-        return {}
-    names = distinct(table, "class")
+def colours_of(table: Path, store: Path, schema: pa.Schema, others: Sequence[str] = ()) -> Mapping[str, Rgb]:
+    """Of every class in the table: that of the result's labels, so that QuPath shows what the report does.
+
+    `others`: classes that a person gave; they change no colour of the table's own.
+    """
+    names = distinct(table, "class") if "class" in schema.names else []
+    names += [name for name in others if name not in names]
     known = dict(class_colours(names).values())
     known.update({name: rgba for name, rgba in INTENSITY.values() if name in known})
     for label in find_labels(store):
@@ -79,14 +99,20 @@ def _features(
     colours: Mapping[str, Rgb],
     key: str,
     shapes: Any,
+    reviewed: RowClasses | None = None,
 ) -> Iterator[dict[str, Any]]:
     figures = [field.name for field in schema if is_figure(field.type) and field.name not in PLACE]
     row = 0
     for batch in batches:
         columns = [batch[name].to_pylist() for name in figures]
-        classes = batch["class"].to_pylist() if colours else [None] * len(batch)
-        for geometry, said, *values in zip(shapes(batch), classes, *columns, strict=True):
+        classes = batch["class"].to_pylist() if "class" in schema.names else [None] * len(batch)
+        changed = _changes(reviewed, row, len(batch)) if reviewed else {}
+        for geometry, machine, *values in zip(shapes(batch), classes, *columns, strict=True):
             properties: dict[str, Any] = {"objectType": kind}
+            said = machine
+            if row in changed:
+                said, why = changed[row]
+                properties["metadata"] = {MACHINE: machine or "", GIVEN: said, WHY: why}
             if said is not None:
                 properties["classification"] = {"name": said, "color": colours[said]}
             properties["measurements"] = {
@@ -97,6 +123,14 @@ def _features(
             identity = str(uuid.uuid5(NAMESPACE, f"{key}#{kind}#{row}"))
             yield {"type": "Feature", "id": identity, "geometry": geometry, "properties": properties}
             row += 1
+
+
+def _changes(reviewed: RowClasses, start: int, count: int) -> dict[int, tuple[str, str]]:
+    """Row → its class and the reason, of those among the next `count` that a person relabelled."""
+    rows = start + np.flatnonzero(reviewed.reason[start : start + count] >= 0)
+    return {
+        int(row): (reviewed.names[reviewed.now[row]], reviewed.reasons[reviewed.reason[row]]) for row in rows
+    }
 
 
 def _points(batch: pa.RecordBatch) -> list[Geometry]:
@@ -136,7 +170,8 @@ def _polygon(ring: list[list[float]]) -> Geometry:
     return {"type": "Polygon", "coordinates": [ring]}
 
 
-def _write(file: Path, features: Iterable[dict[str, Any]]) -> int:
+def write_features(file: Path, features: Iterable[dict[str, Any]]) -> int:
+    """A FeatureCollection, a line for each as it comes; returns how many. Appears whole or not at all."""
     head = {"type": "FeatureCollection", "schema": "coverslip.geojson", "version": VERSION, "note": RUO}
     count = 0
     encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -14,21 +14,21 @@ from coverslip.errors import StoreIncompleteError
 AT_ONCE = 16_384
 
 
-def read_rows(path: Path) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
+def read_rows(path: Path, columns: Sequence[str] | None = None) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
     """The table's schema, and its rows in their order; no more than `AT_ONCE` are handed out at a time.
 
-    Raises StoreIncompleteError where the file is damaged.
+    `columns`: those to read, None for all. Raises StoreIncompleteError where the file is damaged.
     """
     try:
         file = pq.ParquetFile(path)
     except (pa.ArrowInvalid, OSError) as error:
         raise StoreIncompleteError(str(path), f"is no table ({error})", "run again") from error
-    return file.schema_arrow, _batches(file)
+    return file.schema_arrow, _batches(file, columns)
 
 
-def _batches(file: pq.ParquetFile) -> Iterator[pa.RecordBatch]:
+def _batches(file: pq.ParquetFile, columns: Sequence[str] | None) -> Iterator[pa.RecordBatch]:
     with file:
-        yield from file.iter_batches(AT_ONCE)
+        yield from file.iter_batches(AT_ONCE, columns=None if columns is None else list(columns))
 
 
 def distinct(path: Path, column: str) -> list[str]:

@@ -28,7 +28,7 @@ from coverslip.workflows.workflow import Grid
 from coverslip.wsi import Slide
 
 MITOSES = "mitoses"
-CELLS, LOOKED = "cells", "looked_for_cells"
+CELLS, LOOKED, TILE = "cells", "looked_for_cells", "tile"
 LEVEL = 0.95
 NOWHERE = "there is nothing to look for them in"
 # A side of what is shown of a cell: three of its widths.
@@ -48,11 +48,26 @@ CELLS_OF_TILE = pa.list_(pa.field("element", CELL))
 
 
 @dataclass(frozen=True, slots=True)
+class MitosisRules:
+    """What is told of cells by their class. `classes`: the finder's; `names`: those that are mitoses;
+    `finder`: its name."""
+
+    classes: tuple[str, ...]
+    names: tuple[str, ...]
+    finder: str
+
+
+@dataclass(frozen=True, slots=True)
 class MitosisFinder:
     """A finder of cells, and the names of its classes that are mitoses. Make one with `mitosis_finder`."""
 
     cells: CellFinding
     names: tuple[str, ...]
+
+    @property
+    def rules(self) -> MitosisRules:
+        finder = self.cells.model.name if self.cells.model else self.cells.finder
+        return MitosisRules(self.cells.classes, self.names, finder)
 
     def look(
         self, slide: Slide, plan: TilePlan, tissue: TissueMask, rows: range, wanted: NDArray[np.bool_]
@@ -124,23 +139,29 @@ class Mitoses:
         return int(self.counts.sum())
 
 
-def mitoses_by_finder(
-    finder: MitosisFinder, plan: TilePlan, table: pa.Table, examples: int
-) -> tuple[Mitoses, pa.Table]:
-    """From the columns that `MitosisFinder.look` gave; and the table of all cells, for `cells.parquet`."""
+def cells_by_tile(table: pa.Table) -> pa.Table:
+    """The cells in the column that `MitosisFinder.look` gave, for `cells.parquet`; `tile`: the row of each
+    one's tile."""
     lists = table[CELLS].combine_chunks()
+    owner = np.repeat(np.arange(len(table)), lists.value_lengths().to_numpy(zero_copy_only=False))
     cells = pa.Table.from_struct_array(lists.flatten())
-    owner = np.repeat(np.arange(len(plan)), lists.value_lengths().to_numpy(zero_copy_only=False))
-    is_one = np.isin(cells["class"].to_numpy(zero_copy_only=False), finder.names)
+    return cells.append_column(TILE, pa.array(owner, pa.int64()))
+
+
+def mitoses_by_finder(
+    rules: MitosisRules, plan: TilePlan, cells: pa.Table, looked: NDArray[np.bool_], examples: int
+) -> Mitoses:
+    """From the cells of all tiles, as `cells_by_tile` gives them. `looked`: tiles that count, (n,)."""
+    owner = cells[TILE].to_numpy()
+    is_one = np.isin(cells["class"].to_numpy(zero_copy_only=False).astype(object), rules.names)
+    is_one &= looked[owner]
     counts = np.bincount(owner[is_one], minlength=len(plan))
     shown = cells.filter(pa.array(is_one))
     scores = shown["score"].to_numpy().astype(np.float64)
     order = np.argsort(-np.nan_to_num(scores, nan=0.0), kind="stable")[:examples]
     evidence = tuple(_around(plan, shown, int(row)) for row in order)
-    name = finder.cells.model.name if finder.cells.model else finder.cells.finder
-    how = f"objects of class {', '.join(finder.names)} found by {name}"
-    looked = table[LOOKED].to_numpy(zero_copy_only=False)
-    return Mitoses(counts, looked, how, evidence), cells
+    how = f"objects of class {', '.join(rules.names)} found by {rules.finder}"
+    return Mitoses(counts, looked, how, evidence)
 
 
 def _around(plan: TilePlan, cells: pa.Table, row: int) -> TileReference:

@@ -20,48 +20,26 @@ from coverslip.models.slide_document import SlideModelDocument
 from coverslip.tiling.plan import TilePlan
 from coverslip.tiling.tissue import TissueMask
 from coverslip.workflows.cells import CellSettings, cell_finding
-from coverslip.workflows.histology.call import (
-    call_main_class,
-    call_slide,
-    call_tumour,
-    not_called,
-    probabilities,
-    slide_triage,
-    surest,
-)
-from coverslip.workflows.histology.grade import Grade, find_grade, read_grade
-from coverslip.workflows.histology.mitoses import (
-    CELLS,
-    LOOKED,
-    Mitoses,
-    MitosisFinder,
-    mitoses_by_finder,
-    mitoses_by_tiles,
-    mitosis_finder,
-    read_mitoses,
-)
-from coverslip.workflows.histology.reading import ClassedTiles, Reading, classed_tiles
+from coverslip.workflows.histology.judge import HistologyJudge, Meaning
+from coverslip.workflows.histology.mitoses import CELLS, LOOKED, MitosisFinder, mitosis_finder
 from coverslip.workflows.histology.roles import Roles, find_roles
 from coverslip.workflows.histology.settings import HistologySettings, Rules, load_rules
-from coverslip.workflows.histology.stroma import read_stroma
-from coverslip.workflows.histology.tumour import (
-    Tumour,
-    find_tumour,
-    foci_table,
-    focus_features,
-    focus_of_each_tile,
-    read_deposits,
-    read_tumour,
-)
 from coverslip.workflows.registry import Asked, WorkflowKind
-from coverslip.workflows.result import Abstention, Call, Finding, ModelIdentity
+from coverslip.workflows.result import ModelIdentity
 from coverslip.workflows.rules.guideline import Guideline, load_guideline
-from coverslip.workflows.slide_calls import CALL, SlideCalls, slide_calls
+from coverslip.workflows.slide_calls import SlideCalls, slide_calls
 from coverslip.workflows.tile_classes import TileClasses, TileClassSettings, tile_classes
-from coverslip.workflows.workflow import Canvas, Conclusion, Grid, Scored, StainKind, Vectors
+from coverslip.workflows.workflow import (
+    Canvas,
+    Conclusion,
+    Derived,
+    Grid,
+    Grounds,
+    Scored,
+    StainKind,
+    Vectors,
+)
 from coverslip.wsi import Slide
-
-TILES = "tiles.parquet"
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,111 +108,27 @@ class Histology:
         tumour = [number for number, name in enumerate(self.base.classes) if name in self.roles.tumour]
         return np.isin(chance.argmax(axis=1), tumour)
 
-    def conclude(self, slide: Slide, plan: TilePlan, tissue: TissueMask, table: pa.Table) -> Conclusion:
-        of_cells = [name for name in (CELLS, LOOKED) if name in table.column_names]
-        base = self.base.conclude(slide, plan, tissue, table.drop_columns(of_cells))
-        if isinstance(self.base, SlideCalls):
-            return self._of_slide(base, self.base.classes, plan, table)
-        return self._of_tiles(base, classed_tiles(plan, self.base.classes, base.tables[TILES]), table)
-
-    def _of_slide(
-        self, base: Conclusion, classes: tuple[str, ...], plan: TilePlan, table: pa.Table
-    ) -> Conclusion:
-        mitoses, tables = self._mitoses(plan, table)
-        why = "not assessed: the model calls whole slides, and has no class for each tile"
-        left = Abstention(what="areas, foci, lymphocytes, stroma and grade", why=why)
-        reading = Reading(abstentions=(left,)) + self._read_mitoses(mitoses, plan)
-        finding, refused = _base_call(base)
-        if finding is not None:
-            call = call_slide(finding, base.measurements, classes, self.roles)
-        else:
-            call = not_called(refused, slide_triage(probabilities(base.measurements, classes), self.roles))
-        return _joined(base, call, reading, tables)
-
-    def _of_tiles(self, base: Conclusion, tiles: ClassedTiles, table: pa.Table) -> Conclusion:
-        choices, rules = self.choices, self.rules
-        tumour = find_tumour(tiles, self.roles, choices.least_tiles)
-        grade = find_grade(tumour, choices.gleason_share, rules.gleason)
-        mitoses, tables = self._mitoses(tiles.plan, table, tumour)
-        reading = (
-            read_tumour(tumour, choices.tiles.examples)
-            + self._deposits(tumour)
-            + read_grade(tumour, grade, choices.gleason_share, rules.gleason)
-            + read_stroma(tumour, choices.bed_mm, choices.least_mm2, rules.til, rules.stroma)
-            + self._read_mitoses(mitoses, tiles.plan)
-        )
-        of_tile = focus_of_each_tile(tiles.plan, tumour.foci)
-        named = base.tables[TILES].append_column("focus", of_tile)
-        tables = {**tables, TILES: named, "foci.parquet": foci_table(tumour)}
-        done = _joined(base, self._tile_call(base, tumour, grade), reading, tables)
-        return replace(done, features=focus_features(tumour))
-
-    def _tile_call(self, base: Conclusion, tumour: Tumour, grade: Grade | None) -> Call:
-        finding, refused = _base_call(base)
-        if finding is None:
-            return not_called(refused, surest(tumour))
-        if not self.roles.tumour:
-            return call_main_class(tumour.tiles, finding)
-        return call_tumour(tumour, grade, self.rules.nodes if self._is_node else None)
+    def derive(self, slide: Slide, plan: TilePlan, tissue: TissueMask) -> Derived:
+        return self.base.derive(slide, plan, tissue)
 
     @property
-    def _is_node(self) -> bool:
-        return self.choices.specimen == "lymph node"
+    def judge(self) -> HistologyJudge | None:
+        """None over a slide-level model, whose call needs its network."""
+        if isinstance(self.base, SlideCalls):
+            return None
+        return HistologyJudge(self.base.judge, self._meaning)
 
-    def _deposits(self, tumour: Tumour) -> Reading:
-        """The size category means something in a lymph node only."""
-        if not self.roles.tumour:
-            return Reading()
-        if self._is_node:
-            return read_deposits(tumour, self.rules.nodes)
-        why = "not assessed: the specimen is not said to be a lymph node (specimen: lymph node)"
-        return Reading(abstentions=(Abstention(what="size category of deposits", why=why),))
+    @property
+    def _meaning(self) -> Meaning:
+        mitoses = None if self.finder is None else self.finder.rules
+        return Meaning(self.roles, self.rules, self.choices, mitoses)
 
-    def _mitoses(
-        self, plan: TilePlan, table: pa.Table, tumour: Tumour | None = None
-    ) -> tuple[Mitoses | None, dict[str, pa.Table]]:
-        """None where nothing can find them; and the tables to write."""
-        examples = self.choices.tiles.examples
-        if self.finder is not None:
-            mitoses, cells = mitoses_by_finder(self.finder, plan, table, examples)
-            return mitoses, {"cells.parquet": cells}
-        if tumour is None or not self.roles.mitosis:
-            return None, {}
-        among = tumour.inside if self.roles.tumour else np.ones(len(plan), bool)
-        return mitoses_by_tiles(tumour.tiles, self.roles.mitosis, among, examples), {}
-
-    def _read_mitoses(self, mitoses: Mitoses | None, plan: TilePlan) -> Reading:
-        known = not isinstance(self.base, SlideCalls) and self.roles.tumour
-        return read_mitoses(
-            mitoses,
-            plan,
-            "tiles of tumour" if known else "all tissue",
-            hot_spot_mm2=self.choices.hot_spot_mm2,
-            field_mm=self.choices.field_mm,
-            elston=self.choices.specimen == "breast",
-            rules=self.rules.mitoses,
-        )
-
-
-def _base_call(base: Conclusion) -> tuple[Finding | None, str]:
-    """The wrapped workflow's call, or the reason why there is none."""
-    found = next((finding for finding in base.findings if finding.name == CALL), None)
-    why = next((abstention.why for abstention in base.abstentions if abstention.what == CALL), "")
-    return found, why
-
-
-def _joined(base: Conclusion, call: Call, reading: Reading, tables: dict[str, pa.Table]) -> Conclusion:
-    """What this workflow says, then what the wrapped one does, its own call left out."""
-    return replace(
-        base,
-        summary=call.text,
-        call=call,
-        measurements=(*reading.measurements, *base.measurements),
-        findings=(*reading.findings, *(finding for finding in base.findings if finding.name != CALL)),
-        abstentions=(*base.abstentions, *reading.abstentions),
-        tables={**base.tables, **tables},
-        guidelines=reading.guidelines,
-    )
+    def conclude(self, grounds: Grounds, table: pa.Table) -> Conclusion:
+        if self.judge is not None:
+            return self.judge.conclude(grounds, table)
+        of_cells = [name for name in (CELLS, LOOKED) if name in table.column_names]
+        base = self.base.conclude(grounds, table.drop_columns(of_cells))
+        return self._meaning.of_slide(base, self.base.classes, grounds.plan, table)
 
 
 def histology(
@@ -316,4 +210,5 @@ KIND = WorkflowKind(
     _build,
     frozenset({"model", "encoder", "weights", "random_weights", "commercial_only"}),
     "coverslip train tiles, train probe and train mil make them",
+    HistologyJudge,
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from fractions import Fraction
 
 import pyarrow as pa
 
@@ -24,10 +25,21 @@ from coverslip.wsi import Box, Mpp
 THRESHOLDS = "intensity-qupath"
 
 
+@dataclass(frozen=True, slots=True)
+class Immune:
+    """Immune cells: all, those stained, and the share of the tumour's area, %, that the stained ones cover;
+    None where nobody outlined the tumour."""
+
+    cells: int
+    stained: int
+    area: Fraction | None
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Counted:
     """The cells of one slide that count. `where`: in which part of it; `dye`: the antibody's; `doubt`: why no
-    call can be made of whatever is counted, None where nothing speaks against it."""
+    call can be made of whatever is counted, None where nothing speaks against it. `immune`: stained and all
+    immune cells, as a person told them from those; None where nobody did."""
 
     cells: pa.Table
     choices: IhcSettings
@@ -36,6 +48,7 @@ class Counted:
     scanned: Box
     mpp: Mpp
     doubt: str | None = None
+    immune: Immune | None = None
 
     @property
     def score(self) -> IhcScore:

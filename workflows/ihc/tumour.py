@@ -12,15 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coverslip.errors import RequestError, SlideInformationError
-from coverslip.tiling.geojson import Feature
 from coverslip.tiling.geojson_reader import Regions, read_regions_file
 from coverslip.workflows.memory import Kept
 from coverslip.workflows.result import ModelIdentity
 from coverslip.wsi import Field, Size, Slide
-from coverslip.wsi.pixels import Rgb
 
 SUFFIXES = (".geojson", ".json")
-TUMOUR_COLOUR: Rgb = (213, 94, 0)
 MODEL_BATCH = 16
 ANNOTATIONS_KEPT = 8
 
@@ -49,12 +46,8 @@ class Tumour(Protocol):
         """For reports: "cells in …"."""
         ...
 
-    def features(self, slide: Slide) -> tuple[Feature, ...]:
+    def regions(self, slide: Slide) -> Regions | None:
         """Its outlines, where it has some."""
-        ...
-
-    def area_mm2(self, slide: Slide) -> float | None:
-        """Area inside its outlines."""
         ...
 
 
@@ -79,10 +72,7 @@ class AllCells:
     def where(self, slide: Slide) -> str:
         return "all tissue, not only tumour"
 
-    def features(self, slide: Slide) -> tuple[Feature, ...]:
-        return ()
-
-    def area_mm2(self, slide: Slide) -> float | None:
+    def regions(self, slide: Slide) -> Regions | None:
         return None
 
 
@@ -106,21 +96,14 @@ class Annotated:
         return {"device": "cpu", "precision": "float32"}
 
     def check(self, slide: Slide) -> None:
-        self._regions(slide)
+        self.regions(slide)
 
     def contains(self, slide: Slide, x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.bool_]:
-        return self._regions(slide).contain(x, y)
+        return self.regions(slide).contain(x, y)
 
     def where(self, slide: Slide) -> str:
         which = f", class {self.label}" if self.label else ""
         return f"the tumour annotated in {self._file(slide).name}{which}"
-
-    def features(self, slide: Slide) -> tuple[Feature, ...]:
-        polygons = self._regions(slide).polygons
-        return (Feature(polygons, self.label or "Tumour", TUMOUR_COLOUR, locked=True),)
-
-    def area_mm2(self, slide: Slide) -> float | None:
-        return self._regions(slide).area_px * slide.mpp.x * slide.mpp.y / 1e6
 
     def _file(self, slide: Slide) -> Path:
         folder = Path(self.path)
@@ -137,7 +120,7 @@ class Annotated:
             f"put {name}.geojson there, or leave the slide out",
         )
 
-    def _regions(self, slide: Slide) -> Regions:
+    def regions(self, slide: Slide) -> Regions:
         file = self._file(slide)
         return _REGIONS.get((str(file), self.digest, self.label), lambda: read_regions_file(file, self.label))
 
@@ -191,10 +174,7 @@ class ByModel:
     def where(self, slide: Slide) -> str:
         return f"tiles that the model {self.model.name} calls {self.label}"
 
-    def features(self, slide: Slide) -> tuple[Feature, ...]:
-        return ()
-
-    def area_mm2(self, slide: Slide) -> float | None:
+    def regions(self, slide: Slide) -> Regions | None:
         return None
 
     def _engine(self):

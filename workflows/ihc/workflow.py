@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from math import ceil
 from types import MappingProxyType
@@ -19,27 +18,28 @@ from coverslip.tiling.plan import TilePlan
 from coverslip.tiling.stain import StainVectors
 from coverslip.tiling.supply import SupplySettings, TileBatch, supply
 from coverslip.tiling.tissue import TissueMask
-from coverslip.workflows.ihc.cells import find_cells, nuclear_doubt
-from coverslip.workflows.ihc.her2 import read_her2
-from coverslip.workflows.ihc.intensity import read_intensity
-from coverslip.workflows.ihc.ki67 import read_ki67
-from coverslip.workflows.ihc.pdl1 import read_pdl1
-from coverslip.workflows.ihc.reading import Counted, Judgement
-from coverslip.workflows.ihc.receptor import read_receptor
+from coverslip.workflows.ihc.cells import find_cells
+from coverslip.workflows.ihc.judge import COUNTED, TUMOUR, IhcJudge
 from coverslip.workflows.ihc.settings import IhcSettings
-from coverslip.workflows.ihc.stains import PINKEST, chosen_vectors, off_plane, stains_of
+from coverslip.workflows.ihc.stains import chosen_vectors, off_plane, stains_of
 from coverslip.workflows.ihc.tumour import AllCells, Tumour, read_tumour
 from coverslip.workflows.ownership import owned
 from coverslip.workflows.palette import INTENSITY
 from coverslip.workflows.registry import Asked, WorkflowKind
-from coverslip.workflows.result import Abstention, Measurement, ModelIdentity
+from coverslip.workflows.result import ModelIdentity
 from coverslip.workflows.rules.guideline import Guideline
-from coverslip.workflows.workflow import Canvas, Conclusion, Grid, Scored, StainKind, Vectors
+from coverslip.workflows.workflow import (
+    Canvas,
+    Conclusion,
+    Derived,
+    Grid,
+    Grounds,
+    Scored,
+    StainKind,
+    Vectors,
+)
 from coverslip.wsi import Slide
 
-RULED: Mapping[str, Callable[[Counted, Guideline], Judgement]] = MappingProxyType(
-    {"Ki-67": read_ki67, "receptor": read_receptor, "HER2": read_her2, "PD-L1": read_pdl1}
-)
 # What a guideline must state to be read by, so that a wrong one is refused before hours of work.
 NEEDED = MappingProxyType(
     {
@@ -49,7 +49,6 @@ NEEDED = MappingProxyType(
         "PD-L1": ("clone", "indication", "score", "least_cells"),
     }
 )
-PINK = "the tissue is pinker than these stains can make it; if it is H&E, the figures mean nothing"
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,80 +139,25 @@ class Ihc:
             counted = self.tumour.contains(slide, x[seen], y[seen])
         return cells.rows(x, y, seen, counted), value[cells.drawn][batch.core]
 
-    def conclude(self, slide: Slide, plan: TilePlan, tissue: TissueMask, table: pa.Table) -> Conclusion:
+    def derive(self, slide: Slide, plan: TilePlan, tissue: TissueMask) -> Derived:
         stains = stains_of(slide, tissue, plan.digest, self.choices)
         glass, pinkness = off_plane(slide, tissue)
-        # other dyes than DAB may be as pink as eosin
-        pink = self.choices.stains in ("default", "estimate") and (pinkness or 0) < PINKEST
-        dye = stains.vectors.names[1]
-        cells = table.filter(table["tumour"]) if "tumour" in table.column_names else table
-        misplaced = self._misplaced(cells, dye)
-        counted = Counted(
-            cells=cells,
-            choices=self.choices,
-            where=self.tumour.where(slide),
-            dye=dye,
-            scanned=slide.bounds,
-            mpp=slide.mpp,
-            doubt=PINK if pink else misplaced,
-        )
-        judged = self._judge(counted)
-        tiles = pa.table({"x": plan.x, "y": plan.y, "tissue": plan.tissue})
-        return Conclusion(
-            summary=judged.summary + (" (stain doubtful)" if pink else ""),
-            measurements=judged.measurements + self._extent(counted, slide, tissue),
-            findings=judged.findings,
-            abstentions=_doubts(pink)
-            + judged.abstentions
-            + self._unrestricted()
-            + _not_estimated(stains.reason),
-            tables={"tiles.parquet": tiles, "cells.parquet": table},
-            features=self.tumour.features(slide),
-            derived={"glass_colour": list(glass), "stain_off_plane": pinkness, **stains.derived()},
-            call=judged.call,
-            guidelines=judged.guidelines,
-        )
+        restricted = not isinstance(self.tumour, AllCells)
+        values = {
+            "glass_colour": list(glass),
+            "stain_off_plane": pinkness,
+            **stains.derived(),
+            COUNTED: {"where": self.tumour.where(slide), "restricted": restricted},
+        }
+        regions = self.tumour.regions(slide)
+        return Derived(values, {} if regions is None else {TUMOUR: regions})
 
-    def _misplaced(self, cells: pa.Table, dye: str) -> str | None:
-        choices = self.choices
-        return nuclear_doubt(cells, dye, choices.score.thresholds[0]) if choices.kind.in_membrane else None
+    @property
+    def judge(self) -> IhcJudge:
+        return IhcJudge(self.choices, self.rule)
 
-    def _judge(self, counted: Counted) -> Judgement:
-        if self.rule is None:
-            return read_intensity(counted)
-        return RULED[self.choices.kind.reading](counted, self.rule)
-
-    def _extent(self, counted: Counted, slide: Slide, tissue: TissueMask) -> tuple[Measurement, ...]:
-        """How many cells there are, and on what area."""
-        n, noun = len(counted.cells), counted.noun
-        found = [
-            Measurement(name=noun, value=n, unit="1", method=f"all {noun} found in {counted.where}"),
-        ]
-        area = self.tumour.area_mm2(slide)
-        if isinstance(self.tumour, AllCells):
-            per_mm2 = n / tissue.area_mm2 if tissue.area_mm2 else None
-            name = "nuclear density" if noun == "nuclei" else "cell density"
-            method = f"{noun} per area of tissue"
-            found.append(Measurement(name=name, value=per_mm2, unit="/mm2", method=method, n=n))
-        elif area is not None:
-            found.append(
-                Measurement(name="tumour area", value=area, unit="mm2", method=f"of {counted.where}, drawn")
-            )
-        return tuple(found)
-
-    def _unrestricted(self) -> tuple[Abstention, ...]:
-        if self.rule is None or not isinstance(self.tumour, AllCells):
-            return ()
-        why = "neither an annotation nor a model says where tumour is: cells of all tissue were counted"
-        return (Abstention(what="restriction to tumour", why=why),)
-
-
-def _doubts(pink: bool) -> tuple[Abstention, ...]:
-    return (Abstention(what="whether this is haematoxylin and DAB", why=PINK),) if pink else ()
-
-
-def _not_estimated(reason: str | None) -> tuple[Abstention, ...]:
-    return () if reason is None else (Abstention(what="stain vectors of this slide", why=reason),)
+    def conclude(self, grounds: Grounds, table: pa.Table) -> Conclusion:
+        return self.judge.conclude(grounds, table)
 
 
 def _build(settings: IhcSettings, asked: Asked) -> Ihc:
@@ -229,4 +173,5 @@ KIND = WorkflowKind(
     IhcSettings,
     _build,
     frozenset({"commercial_only"}),
+    judge=IhcJudge,
 )

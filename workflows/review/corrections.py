@@ -16,8 +16,8 @@ from shapely.errors import ShapelyError
 
 from coverslip.errors import RequestError
 from coverslip.workflows.result import Value
+from coverslip.workflows.revision import Objects
 
-Objects = Literal["cells", "tiles"]
 RUN = re.compile(r"(\d+)(?:-(\d+))?")
 
 

@@ -39,6 +39,8 @@ WHOLE_SLIDE = "1.2.840.10008.5.1.4.1.1.77.1.6"
 READ_ERRORS = (OSError, ValueError, RuntimeError, LookupError, TypeError, AttributeError, NotImplementedError)
 # A frame is decoded whole: 2**26 pixels are 200 MB of RGB.
 LARGEST_FRAME = 1 << 26
+# Steps between focal planes that differ by more than this share of them are not one spacing.
+UNEVEN = 0.02
 
 
 def claims(source: Source) -> bool:
@@ -188,7 +190,7 @@ class DicomReader:
         self._slide, self._subject = slide, source.path
         self._levels = [slide.levels[number] for number in range(len(slide.levels))]
         base = self._levels[0]
-        planes = sorted(base.focal_planes)
+        planes = _focal_planes(base, source)
         plane = len(planes) // 2 if z is None else z
         if not 0 <= plane < len(planes):
             raise RequestError(
@@ -292,7 +294,7 @@ def _facts(
         icc=header.icc,
         z_planes=len(places),
         z_plane=planes[1],
-        z_spacing_um=(places[-1] - places[0]) / (len(places) - 1) if len(places) > 1 else None,
+        z_spacing_um=_even_spacing(places),
         channels=channels,
         kind=kind,
         associated=tuple(
@@ -302,6 +304,26 @@ def _facts(
         files=tuple(sorted(file.path for file in files)),
         properties=header.properties,
     )
+
+
+def _focal_planes(base: DicomLevel, source: Source) -> list[float]:
+    """Where each lies, µm, lowest first. Raises UnsupportedSlideError where the file does not say."""
+    try:
+        return sorted(base.focal_planes)
+    except ValueError as error:
+        raise UnsupportedSlideError(
+            source.path,
+            "holds several focal planes and does not state how far apart (SpacingBetweenSlices)",
+            "convert the original slide again, for example with wsidicomizer",
+        ) from error
+
+
+def _even_spacing(places: list[float]) -> float | None:
+    """From one focal plane to the next, µm; None with one plane, or where they are not evenly apart."""
+    steps = np.diff(places)
+    if not len(steps) or np.ptp(steps) > UNEVEN * steps.mean():
+        return None
+    return float(steps.mean())
 
 
 def _channels(base: DicomLevel) -> tuple[tuple[str, ...], Kind]:
