@@ -260,6 +260,7 @@ def test_a_tile_model_says_where_tumour_is(folder: Path, monkeypatch: pytest.Mon
     )
     monkeypatch.setattr(tile_classes, "tile_classes", lambda named: model)
     monkeypatch.setattr(tile_classes, "engine_of", lambda named, sha: ByBrightness())
+    monkeypatch.chdir(folder)  # where nothing is called demo, as the folder of the demonstration is
     with pytest.raises(RequestError, match="dark, bright"):
         Ihc(IhcSettings(tumour="demo", tumour_class="tumour"))
     workflow = Ihc(IhcSettings(tumour="demo", tumour_class="dark"))

@@ -196,7 +196,7 @@ def test_no_level_of_a_large_slide_or_of_its_cells_is_ever_read_whole(viewer_of,
     }
     assert len(tiles) == 6, "three levels of each are larger than a screen"
     whole = float(viewer.scene.camera.zoom)
-    for zoom in (whole, 2 * whole, 8 * whole, 0.3 / MPP, 1 / MPP, 4 / MPP):
+    for zoom in np.geomspace(whole, 4 / MPP, 12).tolist():
         for step in range(3):
             viewer.scene.camera.zoom = zoom
             viewer.scene.camera.center = (0, (8000 + 300 * step) * MPP, (9000 + 400 * step) * MPP)
