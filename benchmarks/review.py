@@ -1,7 +1,7 @@
 """python -m benchmarks.review: a slide of 10 gigapixels with a million cells in napari, ours and the peer's.
 
 Each side has a process and a virtual screen of its own and is timed by the same code (`drivers/looking.py`),
-from when an empty napari window is shown and has drawn; rounds alternate. CPU seconds are compared: wall
+from when an empty napari window is shown and has drawn; rounds alternate. What took CPU is compared: wall
 times are those of this machine with whatever else it did.
 """
 
@@ -95,6 +95,7 @@ def table(found: Mapping[str, Mapping[str, Any]]) -> str:
     lines = [
         row("first image after napari's start, CPU", lambda f: f"{f['open']['cpu_s']:.1f} s"),
         row("the same, wall", lambda f: f"{f['open']['wall_s']:.1f} s"),
+        row("until all is there, wall", lambda f: f"{f['open']['wall_s'] + f['rest']['wall_s']:.1f} s"),
     ]
     for view in VIEWS:
         lines.append(
@@ -122,6 +123,8 @@ def told(found: Mapping[str, Mapping[str, Any]], plain: Mapping[str, float]) -> 
         f"{1000 * desk['relabel']['stall_s']:.0f} ms of it.",
         "- Another case opened at the desk: the window does not answer for "
         f"{desk['again']['stall_s']:.1f} s at most, while napari makes the layers.",
+        "- The first image has the slide, the cells and the findings; scale bar, caption, hidden layers and "
+        "gallery come after it.",
         f"- napari alone: {desk['napari']['cpu_s']:.1f} s of CPU and {desk['napari_mb']:.0f} MB.",
         f"- Without a window, CPU: {'; '.join(f'{name} {spent:.2f} s' for name, spent in plain.items())}.",
     ]
@@ -132,14 +135,22 @@ def missed(found: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """The limits that do not hold."""
     desk, layers, store, peer = (found[name] for name in ("desk", "layers", "store", "peer"))
     limits = {
-        f"the desk opens within {OPEN_S:g} s of CPU": desk["open"]["cpu_s"] <= OPEN_S,
-        f"a million cells open within {OPEN_S:g} s of CPU": layers["open"]["cpu_s"] <= OPEN_S,
+        f"the desk opens within {OPEN_S:g} s": desk["open"]["wall_s"] <= OPEN_S,
+        f"a million cells open within {OPEN_S:g} s": layers["open"]["wall_s"] <= OPEN_S,
         "a cell is selected at once": desk["click"]["wall_s"] <= AT_ONCE_S,
         "the window always answers while relabelling": desk["relabel"]["stall_s"] <= AT_ONCE_S,
         f"less memory than {PEER}": store["peak_mb"] <= peer["peak_mb"],
         **{f"less CPU a step at {v} than {PEER}": store[v]["cpu_s"] <= peer[v]["cpu_s"] for v in VIEWS},
     }
     return [name for name, met in limits.items() if not met]
+
+
+def account(found: Mapping[str, Mapping[str, Any]], plain: Mapping[str, float], rounds: int) -> str:
+    """All of it, as Markdown."""
+    said = f"Median of {rounds} runs each, taken in turns, on {os.cpu_count()} cores of {processor()}."
+    wrong = missed(found)
+    held = f"What does not hold: {'; '.join(wrong)}." if wrong else "All limits hold."
+    return f"{said}\n\n{table(found)}\n\n{told(found, plain)}\n\n{held}"
 
 
 def main() -> int:
@@ -162,7 +173,7 @@ def main() -> int:
             print(f"  {turn + 1} {name:8}{opened['cpu_s']:8.2f} s CPU {opened['wall_s']:8.2f} s", flush=True)
     found = {name: medians(runs) for name, runs in rounds.items()}
     plain = without_window(made)
-    text = f"{table(found)}\n\n{told(found, plain)}"
+    text = account(found, plain, asked.rounds)
     print(text)
     out = asked.out or ROOT / "docs/review-size.json"
     machine = {"processor": processor(), "cores": os.cpu_count(), "rounds": asked.rounds}
@@ -172,8 +183,6 @@ def main() -> int:
     page = ROOT / "docs/scale.md"
     if asked.out is None and MARK in page.read_text():
         put(page, NAME, text)
-    wrong = missed(found)
-    print(f"misses: {', '.join(wrong)}" if wrong else "all limits hold")
     return 0
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pytest
 from reviewed import picture
 from scenes import write_slide
 
@@ -56,6 +57,47 @@ def write_tiles(out: Path) -> Path:
     return concluded(out, "tiled.tif", tile_classes(Path(model.folder), settings))
 
 
+def write_sections(out: Path) -> Path:
+    """A result of `histology` with mitoses, by a network that calls everything tumour."""
+    from networks import network_of, write_network
+    from slides import write_tiff
+    from test_histology import with_finder
+
+    from coverslip.workflows.histology.settings import HistologySettings
+    from coverslip.workflows.histology.workflow import histology
+    from coverslip.workflows.tile_classes import TileClassSettings
+
+    out.mkdir(parents=True)
+    network = network_of()
+    network.reset_classifier(len(SECTION))
+    last = network.get_classifier()
+    last.weight.data[:] = 0
+    last.bias.data[:] = last.bias.data.new_tensor([0.0, 0.0, 0.0, 3.0])
+    model = write_network(out / "model", network, classes=SECTION)
+    rgb = picture(side=384)
+    for x, y in ((120, 120), (220, 150), (90, 300), (200, 250), (300, 90)):
+        rgb[y, x] = (0, 250, 2)
+    write_tiff(out / "section.tif", rgb, 0.5, compression="deflate")
+    tiles = TileClassSettings(strange_share=1.0, call_share=0.0)
+    choices = HistologySettings(specimen="lymph node", least_mm2=0.0, tiles=tiles)
+    with pytest.MonkeyPatch.context() as patch:
+        return concluded(out, "section.tif", with_finder(histology(Path(model.folder), choices), patch))
+
+
+def write_smear(out: Path, field: Path) -> Path:
+    """A result of `cytology` on a part of a real field of a Pap smear."""
+    from PIL import Image
+    from slides import write_tiff
+
+    from coverslip.workflows.cytology.workflow import CytologySettings, cytology
+
+    out.mkdir(parents=True)
+    rgb = np.asarray(Image.open(field).convert("RGB"))[590:949, 440:1080]
+    write_tiff(out / "pap.tif", rgb, 0.25, compression="deflate")
+    choices = CytologySettings(tile=1024, preparation="conventional")
+    return concluded(out, "pap.tif", cytology(choices=choices))
+
+
 def write_blood(out: Path) -> Path:
     """A result of `blood` on a drawn smear."""
     from networks import network_of, write_network
@@ -84,7 +126,13 @@ def write_blood(out: Path) -> Path:
 
 def concluded(out: Path, name: str, workflow: Workflow) -> Path:
     """The folder of the result of one slide."""
-    job = Job(name, SlideRef(str(out / name), None), str(out / "slides" / name), workflow, RunSettings())
+    job = Job(
+        name,
+        SlideRef(str(out / name), None),
+        str(out / "slides" / name),
+        workflow,
+        RunSettings(accept_stain=True),
+    )
     assert isinstance(start(job, "2030-01-01T00:00:00Z"), SlideResult)
     return job.home
 
@@ -183,6 +231,19 @@ def drag(desk: Desk, begin: tuple[float, float], to: tuple[float, float]) -> Non
     settle(desk)
 
 
+def drop(desk: Desk, path: Path) -> None:
+    """On napari's canvas, from a list of files."""
+    from qtpy.QtCore import QMimeData, QPointF, Qt, QUrl
+    from qtpy.QtGui import QDropEvent
+
+    dragged = QMimeData()
+    dragged.setUrls([QUrl.fromLocalFile(str(path))])
+    left, no = Qt.MouseButton.LeftButton, Qt.KeyboardModifier.NoModifier
+    event = QDropEvent(QPointF(200, 200), Qt.DropAction.CopyAction, dragged, left, no)
+    desk.viewer.window._qt_viewer.dropEvent(event)
+    settle(desk)
+
+
 def press_canvas(desk: Desk, key: str) -> None:
     """A key while the slide has the focus."""
     from qtpy.QtGui import QKeySequence
@@ -241,17 +302,20 @@ def answer(desk: Desk, text: str) -> None:
 
 
 def main() -> None:
-    """`python desks.py FOLDER`: write the results of networks there, in a process without a window: torch
-    cannot be imported once Qt is. `python desks.py HOME NAME`: relabel three cells and exclude an area, say
-    so, and wait to be killed."""
-    if len(sys.argv) == 2:
-        write_tiles(Path(sys.argv[1]) / "tiled")
-        write_blood(Path(sys.argv[1]) / "smear")
+    """`python desks.py FOLDER FIELD`: write the results of networks there; without a window, since some of
+    torch ends a process that imports it after one was shown. `python desks.py - HOME NAME`: relabel three
+    cells and exclude an area, say so, and wait to be killed."""
+    if sys.argv[1] != "-":
+        folder, field = Path(sys.argv[1]), Path(sys.argv[2])
+        write_tiles(folder / "tiled")
+        write_blood(folder / "smear")
+        write_sections(folder / "section")
+        write_smear(folder / "pap", field)
         return
     from coverslip.workflows.desk.window import reviewing
     from coverslip.workflows.review.reviewer import Reviewer
 
-    with reviewing(Path(sys.argv[1]), Reviewer(sys.argv[2])) as (_, desk):
+    with reviewing(Path(sys.argv[2]), Reviewer(sys.argv[3])) as (_, desk):
         settle(desk)
         for x, y in CELLS:
             click_slide(desk, x, y)
@@ -264,6 +328,7 @@ def main() -> None:
         time.sleep(PATIENCE_S)
 
 
+SECTION = ("LYM", "NORM", "STR", "TUM")
 # Middles of nuclei that `picture` draws.
 CELLS = ((64, 64), (100, 64), (136, 64))
 

@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
+from reviewed import picture, write_run
 from slides import write_tiff
 
 import coverslip
@@ -248,6 +249,62 @@ def test_what_does_not_fit_the_labels_file_is_refused(copy, labels, tmp_path, mp
     (folder := tmp_path / "set").mkdir()
     with pytest.raises(CoverslipError, match=problem):
         make_training_set(labels, found, folder, mpp=mpp, size=SIDE)
+
+
+def nuclei(folder: Path) -> Path:
+    """A labels file of drawn nuclei, 16 µm each with what is around it: brown ones are 3+."""
+    rgb, lines = picture(seed=5), ["file,label,group"]
+    for n, (y, x) in enumerate((y, x) for y in range(64, 350, 36) for x in range(64, 700, 36)):
+        label = "negative" if rgb[y, x, 2] > rgb[y, x, 0] else "3+"
+        Image.fromarray(rgb[y - 16 : y + 16, x - 16 : x + 16]).save(folder / f"{n}.png")
+        lines.append(f"{n}.png,{label},{n % 40}")
+    (folder / "nuclei.csv").write_text("\n".join(lines) + "\n")
+    return folder / "nuclei.csv"
+
+
+def test_cells_are_learnt_by_a_network_and_by_a_probe(tmp_path, capsys):
+    """Each in the middle of its tile, beside what LABELS has, and not measured on."""
+    home, labels = write_run(tmp_path / "out"), nuclei(tmp_path)
+    table = pq.read_table(home / "cells.parquet")
+    dark = np.flatnonzero(np.array(table["class"].to_pylist()) != "negative")
+    with open_case(home, ANNA) as case:
+        case.correct(Relabel(of="cells", rows=tuple(dark[:9].tolist()), label="3+"))
+        case.correct(Relabel(of="cells", rows=(int(dark[9]),), label="negative"))
+        case.sign("final", "")
+
+    found = read_labels([tmp_path / "out"])
+    assert [one.row for one in found.examples] == dark[:10].tolist()
+    (made := tmp_path / "set").mkdir()
+    make_training_set(labels, found, made, mpp=0.5, size=SIDE)
+    for n in range(10):
+        tile = np.asarray(Image.open(made / f"corrected/{n:06d}.png"))
+        np.testing.assert_allclose(np.argwhere(tile[..., 0] < 160).mean(axis=0), (15.5, 15.5), atol=1.5)
+
+    wanted = ["--mpp", "0.5", "--size", str(SIDE)]
+    network = ["tiles", *wanted, "--epochs", "1", "--architecture", "test_resnet"]
+    probe = ["probe", *wanted, "--encoder", "test_resnet", "--random-weights"]
+    parts = []
+    for name, asked in (("network", network), ("probe", probe), ("without", probe)):
+        more = [] if name == "without" else ["--corrections", str(home)]
+        package = tmp_path / name
+        assert command(["train", asked[0], str(labels), "-o", str(package), *asked[1:], *more]) == 0
+        training = load_package(package).document.training
+        assert training
+        parts.append(training.parts)
+        if more:
+            assert "10 labels from corrections by 1 reviewer" in capsys.readouterr().out
+            assert training.corrections
+            assert (training.corrections.labels, training.corrections.learnt_only) == (10, True)
+    *corrections, without = parts
+    assert [one.train for one in corrections] == [without.train + 10] * 2
+    assert [one.test for one in corrections] == [without.test] * 2
+
+
+def test_what_is_wrong_with_labels_is_said_of_the_file_that_was_given(copy, labels, tmp_path, capsys):
+    corrected(copy, [5])
+    asked = ["--mpp", "0.5", "--size", "64", "--corrections", str(copy), "--architecture", "test_resnet"]
+    assert command(["train", "tiles", str(labels), "-o", str(tmp_path / "new"), *asked]) == 2
+    assert f"{labels} with the corrections: has 1 problem" in capsys.readouterr().err
 
 
 def test_tiles_of_one_case_never_straddle():

@@ -359,9 +359,11 @@ def test_a_guideline_of_ones_own_changes_the_least_count(field: Slide, whole, tm
     mask, grid = find_tissue(field), workflow.grid
     plan = plan_tiles(field, mask, mpp=grid.mpp, size=grid.size, min_tissue=grid.min_tissue)
     clear = replace(workflow, choices=replace(choices, obscured=0.1))
-    hidden, seen = (
-        each.conclude(grounds_of(each, field, plan, mask), whole[0].table) for each in (workflow, clear)
-    )
-    texts = [next(f.text for f in found.findings if f.name == "adequacy") for found in (hidden, seen)]
+    doubted = replace(workflow, choices=replace(choices, obscured=0.1, squamous=0.01))
+    texts = []
+    for each in (workflow, clear, doubted):
+        found = each.conclude(grounds_of(each, field, plan, mask), whole[0].table)
+        texts.append(next(f.text for f in found.findings if f.name == "adequacy"))
     assert texts[1].startswith("satisfactory")
     assert texts[0].startswith("unsatisfactory") or "abnormal" in texts[0]
+    assert texts[2].startswith("not judged") or "abnormal" in texts[2]

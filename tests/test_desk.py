@@ -26,6 +26,7 @@ from desks import (
     click_slide,
     drag,
     draw,
+    drop,
     press,
     press_canvas,
     settle,
@@ -47,8 +48,10 @@ from coverslip.workflows.palette import class_colours
 from coverslip.workflows.review.base import read_base
 from coverslip.workflows.review.case import open_case
 from coverslip.workflows.review.corrections import DrawRegion, Exclude, RejectFinding, Relabel, RemoveArea
+from coverslip.workflows.review.marks import marks_of
+from coverslip.workflows.review.rejection import rejections
 from coverslip.workflows.review.reviewer import Reviewer
-from coverslip.workflows.review.signing import signatures
+from coverslip.workflows.review.signature import signatures
 from coverslip.workflows.review.trail import read_trail
 
 if TYPE_CHECKING:
@@ -68,13 +71,14 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def networks(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Results of `tiles` and `blood`."""
+def networks(tmp_path_factory: pytest.TempPathFactory, shared: Path) -> Path:
+    """Results of `tiles`, `blood`, `histology` and `cytology`."""
     if importlib.util.find_spec("torch") is None:
         pytest.skip("torch is not installed")
     folder = tmp_path_factory.mktemp("networks")
-    program = [sys.executable, "-W", "ignore", str(Path(__file__).with_name("desks.py")), str(folder)]
-    subprocess.run(program, check=True)
+    field = shared / "cytology/cric-fields-with-cells/a9ceb5e547fed2f7d052cdc794cb1330.png"
+    program = [sys.executable, "-W", "ignore", str(Path(__file__).with_name("desks.py"))]
+    subprocess.run([*program, str(folder), str(field)], check=True)
     return folder
 
 
@@ -94,11 +98,13 @@ def room(screen) -> Iterator[Desk]:  # noqa: F811
     """One window for all tests of this module."""
     import napari
 
-    from coverslip.workflows.desk.desk import Desk
+    from coverslip.workflows.desk.window import desk_of
 
     viewer = napari.Viewer()
     viewer.window.resize(1100, 760)
-    desk = Desk(viewer, KIM)
+    desk = desk_of(viewer)
+    desk.reviewer = KIM
+    desk.sign.show_reviewer(KIM)
     # napari collects garbage at each layer that is removed: 0.3 s with all that is imported here
     gc.collect()
     gc.freeze()
@@ -108,11 +114,35 @@ def room(screen) -> Iterator[Desk]:  # noqa: F811
 
 
 @pytest.fixture
-def desk(room: Desk, out: Path) -> Iterator[Desk]:
+def fresh(room: Desk, out: Path) -> Iterator[Desk]:
     """Sat down at the first case of the run."""
     yield sat_down(room, out)
     room.reviewer = KIM
     room.leave()
+
+
+@pytest.fixture(scope="module")
+def kept(made: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run at which one test after the other sits."""
+    return Path(shutil.copytree(made, tmp_path_factory.mktemp("kept") / "out"))
+
+
+@pytest.fixture
+def desk(room: Desk, kept: Path) -> Desk:
+    """At the first case of a run that others sat at before: no correction stands, nothing is selected."""
+    if room.out != kept or room.session is None:
+        room.leave()
+        return sat_down(room, kept)
+    while room.session.state.can_undo:
+        room.session.undo()
+        settle(room)
+    room.editor.look_again()
+    room.point_at(None)
+    room.active = None
+    room.stage.whole()
+    room.tabs.setCurrentWidget(room.findings)
+    settle(room)
+    return room
 
 
 def sat_down(desk: Desk, path: Path, reviewer: Reviewer = KIM, queue: Path | None = None) -> Desk:
@@ -163,10 +193,13 @@ def test_changed_measurements_stand_beside_the_machine_s_and_a_rejected_finding_
         spot = machine.findings[0].name
         case.correct(Relabel(of="cells", rows=(0, 1, 2), label="3+"))
         case.correct(RejectFinding(finding=spot, why="artefact"))
-        lines = [line for section in sections_of(machine, case.revised(), {spot}) for line in section.lines]
+        why = {name: str(one) for name, one in rejections(case.opinion, case.trail.entries).items()}
+        lines = [line for section in sections_of(machine, case.revised(), why) for line in section.lines]
     by_name = {(line.kind, line.name): line for line in lines}
     assert by_name["measurement", "nuclei 3+"].changed
-    assert by_name["finding", spot].rejected
+    said = by_name["finding", spot].rejected
+    assert said.startswith("artefact (Kim Ås, 20")
+    assert said.endswith(" UTC)")
     assert by_name["finding", spot].original == machine.findings[0].text
     assert by_name["finding", spot].revised == "rejected"
     assert RUO in [line.name for line in lines]
@@ -229,6 +262,31 @@ def test_the_batch_is_in_the_order_of_its_worklist_with_what_failed(out: Path) -
     assert [row.id for row in rows if row.holds("BROKEN fail")] == ["broken.tif"]
 
 
+@pytest.mark.parametrize("name", ["", "worklist.parquet", "worklist.csv", "worklist.html", "slides/b.tif"])
+def test_napari_asks_us_for_a_run_and_reads_its_first_case(made: Path, monkeypatch, name: str) -> None:
+    """As layers, where there is no window to dock the desk on."""
+    npe2, napari = pytest.importorskip("npe2"), pytest.importorskip("napari")
+    from npe2 import io_utils
+
+    monkeypatch.setattr(napari, "current_viewer", lambda: None)
+    npe2.PluginManager.instance().discover()
+    path = str(made / name)
+    able = {one.plugin_name for one in npe2.PluginManager.instance().iter_compatible_readers([path])}
+    assert "coverslip" in able
+    layers, _ = io_utils.read_get_reader([path], plugin_name="coverslip", stack=False)
+    first = "b.tif" if name.endswith("b.tif") else next(row.id for row in read_batch(made) if row.home)
+    assert layers[0][1]["name"].startswith(first)
+    assert "cells" in [arguments["name"] for _, arguments, _ in layers]
+
+
+def test_a_worklist_of_another_program_is_left_alone(tmp_path: Path) -> None:
+    from coverslip.workflows.napari_plugin import get_reader
+
+    for name in ("worklist.csv", "worklist.parquet"):
+        (tmp_path / name).write_text("a,b\n")
+        assert get_reader(str(tmp_path / name)) is None
+
+
 def test_opinions_that_differ_are_called_discordant(home: Path, out: Path) -> None:
     from coverslip.workflows.review.corrections import ChangeCall
 
@@ -267,25 +325,6 @@ def test_the_first_case_of_the_worklist_is_open_and_every_panel_says_what_it_is_
     assert desk.banner.ruo.text() == RUO
     item = desk.findings.item("notice", RUO)
     assert item is not None
-
-
-@window
-def test_a_case_is_opened_from_the_worklist_and_keys_walk_it(desk: Desk) -> None:
-    assert desk.opened is not None
-    first = desk.opened.home
-    table = desk.worklist.table
-    other = next(n for n, row in enumerate(desk.worklist.rows) if row.home not in (None, first))
-    table.setCurrentCell(other, 0)
-    from qtpy.QtCore import Qt
-    from qtpy.QtTest import QTest
-
-    QTest.keyClick(table, Qt.Key.Key_Return)
-    settle(desk)
-    assert desk.opened.home == desk.worklist.rows[other].home != first
-    press(desk, "P")
-    assert desk.opened is not None
-    assert desk.opened.home == first
-    assert [event.event for event in read_trail(desk.worklist.rows[other].home)] == ["open", "close"]
 
 
 @window
@@ -344,15 +383,15 @@ def test_a_clicked_cell_shows_its_card_and_a_key_gives_it_another_class(desk: De
 def test_undo_and_redo_by_their_keys(desk: Desk) -> None:
     assert desk.session is not None
     click_slide(desk, *CELLS[0])
-    machine = value(desk, "H-score")
+    machine = value(desk, "nuclei 1+")
     press(desk, "2")
-    changed = value(desk, "H-score")
+    changed = value(desk, "nuclei 1+")
     assert changed != machine
     press(desk, "Ctrl+Z")
-    assert value(desk, "H-score") == machine
-    assert shown(desk, "H-score")[1] == ""
+    assert value(desk, "nuclei 1+") == machine
+    assert shown(desk, "nuclei 1+")[1] == ""
     press(desk, "Ctrl+Shift+Z")
-    assert value(desk, "H-score") == changed
+    assert value(desk, "nuclei 1+") == changed
     assert len(desk.session.state.corrections) == 1
 
 
@@ -433,7 +472,11 @@ def test_a_finding_is_rejected_with_a_reason(desk: Desk) -> None:
     assert not desk.correct.question.yes.isEnabled(), "a reason is asked for"
     answer(desk, "artefact")
     assert desk.session.state.corrections == (RejectFinding(finding=name, why="artefact"),)
-    assert desk.findings.item("finding", name).text(2) == "rejected"
+    item = desk.findings.item("finding", name)
+    assert item.text(2) == "rejected"
+    assert item.font(0).strikeOut()
+    below = [item.child(n).text(0) for n in range(item.childCount())]
+    assert any(one.startswith("Rejected: artefact (Kim Ås, 20") for one in below), "why, who and when"
 
 
 @window
@@ -449,27 +492,6 @@ def test_the_call_is_changed_with_a_reason(desk: Desk) -> None:
 
 
 @window
-def test_signing_writes_a_report_and_the_worklist_says_who(desk: Desk) -> None:
-    assert desk.opened is not None
-    home = desk.opened.home
-    before = (home / RESULT).read_bytes()
-    click_slide(desk, *CELLS[0])
-    press(desk, "4")
-    press(desk, "S")
-    desk.sign.comment.setPlainText("looked at all of it")
-    click(desk.sign.sign)
-    settle(desk)
-    assert desk.sign.report is not None
-    assert desk.sign.open.isVisible()
-    assert "looked at all of it" in desk.sign.report.read_text()
-    (signature,) = signatures(home)
-    assert (signature.name, signature.status) == (KIM.name, "final")
-    assert "Kim" in next(row.signed for row in desk.worklist.rows if row.home == home)
-    assert (home / RESULT).read_bytes() == before
-    assert desk.sign.amended.isChecked(), "a second signature amends the first"
-
-
-@window
 def test_a_refused_signature_says_why_and_what_to_do(desk: Desk) -> None:
     assert desk.opened is not None
     press(desk, "S")
@@ -479,36 +501,6 @@ def test_a_refused_signature_says_why_and_what_to_do(desk: Desk) -> None:
     assert "was not signed by Kim Ås yet" in desk.sign.said.text()
     assert "sign it as final" in desk.sign.said.text()
     assert signatures(desk.opened.home) == ()
-
-
-@window
-def test_the_second_reviewer_is_told_and_may_take_over(desk: Desk, home: Path, out: Path) -> None:
-    desk.leave()
-    program = f"""
-import sys, time
-from pathlib import Path
-from coverslip.workflows.review.case import open_case
-from coverslip.workflows.review.corrections import Relabel
-from coverslip.workflows.review.reviewer import Reviewer
-case = open_case(Path({str(home)!r}), Reviewer("Lee"))
-case.correct(Relabel(of="cells", rows=(0, 1), label="3+"))
-print("open", flush=True)
-sys.stdin.read()
-"""
-    other = subprocess.Popen([sys.executable, "-c", program], stdin=-1, stdout=-1, text=True)
-    assert other.stdout is not None
-    assert other.stdout.readline() == "open\n"
-    sat_down(desk, home)
-    said = desk.banner.text.text()
-    assert "Lee" in said
-    assert "your corrections are kept apart" in said
-    assert desk.session.state.corrections == ()
-    assert desk.banner.adopt.isVisible()
-    click(desk.banner.adopt)
-    settle(desk)
-    assert desk.session.state.corrections == (Relabel(of="cells", rows=(0, 1), label="3+"),)
-    other.communicate()
-    until(lambda: "Lee has had" not in desk.banner.text.text())
 
 
 @window
@@ -563,6 +555,178 @@ def test_magnifications_are_those_of_objectives_and_keys_are_shown(desk: Desk) -
 
 
 @window
+def test_a_second_slide_comes_from_the_panel_and_a_key_lets_it_go(
+    desk: Desk, kept: Path, monkeypatch
+) -> None:
+    from qtpy.QtWidgets import QFileDialog
+
+    chosen = str(kept / "slides" / "b.tif" / RESULT)
+    monkeypatch.setattr(QFileDialog, "getOpenFileName", lambda *_: (chosen, ""))
+    click(desk.look.beside)
+    settle(desk)
+    assert desk.second is not None
+    other = desk.second.beside.model.scene.camera
+    click_line(desk, "finding", desk.opened.base.result.findings[0].name)
+    np.testing.assert_allclose(other.center[-2:], desk.viewer.scene.camera.center[-2:])
+    press(desk, "K")
+    before = tuple(other.center)
+    desk.viewer.scene.camera.center = (0.0, 10.0, 10.0)
+    assert tuple(other.center) == before
+    press(desk, "K")
+    desk.viewer.scene.camera.center = (0.0, 30.0, 20.0)
+    assert tuple(other.center) != before
+    press(desk, "B")
+    assert desk.second is None
+
+
+@window
+def test_a_case_is_opened_from_the_worklist_and_keys_walk_it(fresh: Desk) -> None:
+    assert fresh.opened is not None
+    first = fresh.opened.home
+    table = fresh.worklist.table
+    other = next(n for n, row in enumerate(fresh.worklist.rows) if row.home not in (None, first))
+    table.setCurrentCell(other, 0)
+    from qtpy.QtCore import Qt
+    from qtpy.QtTest import QTest
+
+    QTest.keyClick(table, Qt.Key.Key_Return)
+    settle(fresh)
+    assert fresh.opened.home == fresh.worklist.rows[other].home != first
+    press(fresh, "P")
+    assert fresh.opened is not None
+    assert fresh.opened.home == first
+    assert [event.event for event in read_trail(fresh.worklist.rows[other].home)] == ["open", "close"]
+
+
+@window
+def test_signing_writes_a_report_and_the_worklist_says_who(fresh: Desk) -> None:
+    assert fresh.opened is not None
+    home = fresh.opened.home
+    before = (home / RESULT).read_bytes()
+    click_slide(fresh, *CELLS[0])
+    press(fresh, "4")
+    press(fresh, "S")
+    fresh.sign.comment.setPlainText("looked at all of it")
+    click(fresh.sign.sign)
+    settle(fresh)
+    assert fresh.sign.report is not None
+    assert fresh.sign.open.isVisible()
+    assert "looked at all of it" in fresh.sign.report.read_text()
+    (signature,) = signatures(home)
+    assert (signature.name, signature.status) == (KIM.name, "final")
+    assert "Kim" in next(row.signed for row in fresh.worklist.rows if row.home == home)
+    assert (home / RESULT).read_bytes() == before
+    assert fresh.sign.amended.isChecked(), "a second signature amends the first"
+
+
+@window
+def test_the_second_reviewer_is_told_and_may_take_over(fresh: Desk, home: Path, out: Path) -> None:
+    fresh.leave()
+    program = f"""
+import sys, time
+from pathlib import Path
+from coverslip.workflows.review.case import open_case
+from coverslip.workflows.review.corrections import Relabel
+from coverslip.workflows.review.reviewer import Reviewer
+case = open_case(Path({str(home)!r}), Reviewer("Lee"))
+case.correct(Relabel(of="cells", rows=(0, 1), label="3+"))
+print("open", flush=True)
+sys.stdin.read()
+"""
+    other = subprocess.Popen([sys.executable, "-c", program], stdin=-1, stdout=-1, text=True)
+    assert other.stdout is not None
+    assert other.stdout.readline() == "open\n"
+    sat_down(fresh, home)
+    said = fresh.banner.text.text()
+    assert "Lee" in said
+    assert "your corrections are kept apart" in said
+    assert fresh.session.state.corrections == ()
+    assert fresh.banner.adopt.isVisible()
+    click(fresh.banner.adopt)
+    settle(fresh)
+    assert fresh.session.state.corrections == (Relabel(of="cells", rows=(0, 1), label="3+"),)
+    other.communicate()
+    until(lambda: "Lee has had" not in fresh.banner.text.text())
+
+
+@window
+def test_what_was_corrected_survives_a_killed_window(fresh: Desk, home: Path) -> None:
+    fresh.leave()
+    program = [
+        sys.executable,
+        "-W",
+        "ignore",
+        str(Path(__file__).with_name("desks.py")),
+        "-",
+        str(home),
+        KIM.name,
+    ]
+    killed = subprocess.Popen(
+        program, stdout=-1, stderr=-1, text=True, env={**os.environ, "NAPARI_ASYNC": "0"}
+    )
+    assert killed.stdout is not None
+    assert killed.stdout.readline() == f"saved {len(CELLS) + 1}\n", killed.stderr.read()
+    killed.kill()
+    killed.communicate()
+    sat_down(fresh, home)
+    corrections = fresh.session.state.corrections
+    assert [one.kind for one in corrections] == ["relabel", "relabel", "relabel", "exclude"]
+    assert value(fresh, "nuclei") < read_base(home).result.measurements[0].n
+    assert fresh.correct.list.count() == 4
+    assert "Note: it was left open" in fresh.banner.text.text()
+    assert len(fresh.viewer.layers["areas"].data) == 1
+
+
+@window
+def test_a_run_or_its_worklist_that_is_dropped_opens_at_the_desk(
+    fresh: Desk, out: Path, tmp_path: Path
+) -> None:
+    """Where napari knows other readers, too, as of folders and .csv, it asks a person which to take."""
+    other = Path(shutil.copytree(out, tmp_path / "other", ignore=shutil.ignore_patterns("review")))
+    for dropped in (other, out / "worklist.html", other / "worklist.parquet", out / "worklist.csv"):
+        if dropped.suffix in (".html", ".parquet"):
+            drop(fresh, dropped)
+        else:
+            fresh.viewer.open(str(dropped), plugin="coverslip")
+        settle(fresh)
+        run = dropped if dropped.is_dir() else dropped.parent
+        assert fresh.opened is not None
+        assert fresh.opened.home.parent == run / "slides", dropped
+        assert len(fresh.worklist.rows) == 3
+        assert [layer.name for layer in fresh.viewer.layers].count("cells") == 1
+
+
+@window
+def test_what_was_reviewed_is_in_the_worklist_when_the_case_is_left(fresh: Desk, out: Path) -> None:
+    from coverslip.workflows.worklist_table import read_worklist
+
+    first = fresh.opened.home
+    assert {row.state for row in fresh.worklist.rows} == {"none"}
+    press(fresh, "N")
+    assert next(row for row in fresh.worklist.rows if row.home == first).signed == "begun"
+    assert next(line for line in read_worklist(out) if line.id == first.name).review_state == "begun"
+
+
+@window
+def test_a_result_that_changed_can_be_begun_anew(fresh: Desk) -> None:
+    home = fresh.opened.home
+    click_slide(fresh, *CELLS[0])
+    press(fresh, "2")
+    fresh.leave()
+    document = json.loads((home / RESULT).read_text())
+    document["summary"] += " Computed again."
+    (home / RESULT).write_text(json.dumps(document))
+    sat_down(fresh, home)
+    assert fresh.session is None
+    assert "was computed again with another outcome" in fresh.banner.text.text()
+    click(fresh.banner.anew)
+    settle(fresh)
+    assert fresh.session is not None
+    assert fresh.session.state.corrections == ()
+    assert not fresh.banner.anew.isVisible()
+
+
+@window
 def test_an_older_outcome_never_arrives_after_a_newer_one(room: Desk) -> None:
     from qtpy.QtWidgets import QApplication
 
@@ -586,26 +750,6 @@ def test_an_older_outcome_never_arrives_after_a_newer_one(room: Desk) -> None:
         QApplication.processEvents()
     latest.close()
     assert arrived == [3]
-
-
-@window
-def test_what_was_corrected_survives_a_killed_window(desk: Desk, home: Path) -> None:
-    desk.leave()
-    program = [sys.executable, "-W", "ignore", str(Path(__file__).with_name("desks.py")), str(home), KIM.name]
-    killed = subprocess.Popen(
-        program, stdout=-1, stderr=-1, text=True, env={**os.environ, "NAPARI_ASYNC": "0"}
-    )
-    assert killed.stdout is not None
-    assert killed.stdout.readline() == f"saved {len(CELLS) + 1}\n", killed.stderr.read()
-    killed.kill()
-    killed.communicate()
-    sat_down(desk, home)
-    corrections = desk.session.state.corrections
-    assert [one.kind for one in corrections] == ["relabel", "relabel", "relabel", "exclude"]
-    assert value(desk, "nuclei") < read_base(home).result.measurements[0].n
-    assert desk.correct.list.count() == 4
-    assert "Note: it was left open" in desk.banner.text.text()
-    assert len(desk.viewer.layers["areas"].data) == 1
 
 
 @window
@@ -640,74 +784,6 @@ def test_a_review_queue_is_walked_with_keys_from_slide_to_slide(room: Desk, out:
     assert room.target.row == listed[1].row
     room.leave()
     settle(room)
-
-
-@window
-def test_a_second_slide_comes_from_the_panel_and_a_key_lets_it_go(desk: Desk, out: Path, monkeypatch) -> None:
-    from qtpy.QtWidgets import QFileDialog
-
-    chosen = str(out / "slides" / "b.tif" / RESULT)
-    monkeypatch.setattr(QFileDialog, "getOpenFileName", lambda *_: (chosen, ""))
-    click(desk.look.beside)
-    settle(desk)
-    assert desk.second is not None
-    other = desk.second.beside.model.scene.camera
-    click_line(desk, "finding", desk.opened.base.result.findings[0].name)
-    np.testing.assert_allclose(other.center[-2:], desk.viewer.scene.camera.center[-2:])
-    press(desk, "K")
-    before = tuple(other.center)
-    desk.viewer.scene.camera.center = (0.0, 10.0, 10.0)
-    assert tuple(other.center) == before
-    press(desk, "K")
-    desk.viewer.scene.camera.center = (0.0, 30.0, 20.0)
-    assert tuple(other.center) != before
-    press(desk, "B")
-    assert desk.second is None
-
-
-@window
-def test_a_run_or_its_worklist_that_is_dropped_opens_at_the_desk(
-    desk: Desk, out: Path, tmp_path: Path
-) -> None:
-    other = Path(shutil.copytree(out, tmp_path / "other", ignore=shutil.ignore_patterns("review")))
-    for dropped in (other, out / "worklist.html"):
-        desk.viewer.open(str(dropped), plugin="coverslip")
-        settle(desk)
-        run = dropped if dropped.is_dir() else dropped.parent
-        assert desk.opened is not None
-        assert desk.opened.home.parent == run / "slides"
-        assert len(desk.worklist.rows) == 3
-        assert [layer.name for layer in desk.viewer.layers].count("cells") == 1
-
-
-@window
-def test_what_was_reviewed_is_in_the_worklist_when_the_case_is_left(desk: Desk, out: Path) -> None:
-    from coverslip.workflows.worklist import read_worklist
-
-    first = desk.opened.home
-    assert {row.state for row in desk.worklist.rows} == {"none"}
-    press(desk, "N")
-    assert next(row for row in desk.worklist.rows if row.home == first).signed == "begun"
-    assert next(line for line in read_worklist(out) if line.id == first.name).review_state == "begun"
-
-
-@window
-def test_a_result_that_changed_can_be_begun_anew(desk: Desk) -> None:
-    home = desk.opened.home
-    click_slide(desk, *CELLS[0])
-    press(desk, "2")
-    desk.leave()
-    document = json.loads((home / RESULT).read_text())
-    document["summary"] += " Computed again."
-    (home / RESULT).write_text(json.dumps(document))
-    sat_down(desk, home)
-    assert desk.session is None
-    assert "was computed again with another outcome" in desk.banner.text.text()
-    click(desk.banner.anew)
-    settle(desk)
-    assert desk.session is not None
-    assert desk.session.state.corrections == ()
-    assert not desk.banner.anew.isVisible()
 
 
 @window
@@ -753,14 +829,71 @@ def test_tiles_are_relabelled_in_the_class_map_and_heat_maps_cut(room: Desk, net
 
 
 @window
+def test_tiles_and_mitoses_of_a_section_are_both_relabelled(room: Desk, networks: Path) -> None:
+    """What is clicked says which classes are offered; the call follows, and is undone."""
+    home = networks / "section" / "slides" / "section.tif"
+    sat_down(room, home)
+    machine, cells = read_base(home).result, read_base(home).cells
+    assert cells is not None
+    assert len(cells) > 0
+    assert room.opened.of == "tiles"
+    click_slide(room, cells["x"][0].as_py(), cells["y"][0].as_py())
+    assert room.class_of(room.target) == "mitotic figure"
+    assert [button.text() for button in room.correct._buttons] == ["1  nucleus", "2  mitotic figure"]
+    press(room, "1")
+    assert room.session.state.corrections == (Relabel(of="cells", rows=(0,), label="nucleus"),)
+    assert room.opened.cells.names[room.opened.cells.classes[0]] == "nucleus"
+
+    room.stage.whole()
+    press(room, "L")
+    draw(room, (2, 2), (382, 2), (382, 382), (2, 382))
+    tiles = len(read_base(home).tiles)
+    assert f"{tiles} tiles in the lasso" in room.correct.question.text.text()
+    press(room, str(room.opened.labels.index("NORM") + 1))
+    assert room.revised.call.category == "no tumour"
+    assert room.findings.item("call", "Category").text(2) == "no tumour" != machine.call.category
+    click_slide(room, 100, 100)
+    assert room.target.of == "tiles"
+    press(room, str(room.opened.labels.index("TUM") + 1))
+    assert value(room, "tumour foci") == 1
+    drawn = [name for name, *_ in marks_of(read_base(home), room.session.state.corrections)]
+    assert f"NORM, as the reviewer says: {tiles - 1} tiles" in drawn
+    for _ in range(3):
+        press(room, "Ctrl+Z")
+    assert room.revised.call == machine.call
+    assert room.findings.item("call", "Category").text(2) == ""
+    room.leave()
+    settle(room)
+
+
+@window
+def test_a_cell_of_a_smear_is_relabelled_and_the_category_follows(room: Desk, networks: Path) -> None:
+    home = networks / "pap" / "slides" / "pap.tif"
+    sat_down(room, home)
+    machine, cells = read_base(home).result, read_base(home).cells
+    assert cells is not None
+    labels = room.opened.labels
+    row = int(np.flatnonzero(room.standing["cells"] == labels.index("LSIL"))[0])
+    click_slide(room, cells["x"][row].as_py(), cells["y"][row].as_py())
+    assert room.target.row == row
+    press(room, str(labels.index("HSIL") + 1))
+    assert room.revised.call.category == "HSIL" != machine.call.category
+    shown_ = room.findings.item("call", "Category")
+    assert (shown_.text(1), shown_.text(2)) == (machine.call.category, "HSIL")
+    press(room, "Ctrl+Z")
+    assert room.revised.call == machine.call
+    room.leave()
+    settle(room)
+
+
+@window
 def test_a_white_cell_is_given_another_part(room: Desk, networks: Path) -> None:
     home = networks / "smear" / "slides" / "smear.tif"
     sat_down(room, home)
     assert room.opened is not None
     cells = read_base(home).cells
     assert cells is not None
-    assert room.standing is not None
-    row = int(np.flatnonzero(room.standing == room.opened.labels.index("lymphocytes"))[0])
+    row = int(np.flatnonzero(room.standing["cells"] == room.opened.labels.index("lymphocytes"))[0])
     click_slide(room, cells["x"][row].as_py(), cells["y"][row].as_py())
     assert room.target is not None
     assert room.target.row == row

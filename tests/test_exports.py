@@ -128,6 +128,7 @@ def test_tiles_for_clam_and_trident(home: Path, tmp_path: Path) -> None:
     table = pq.read_table(home / "tiles.parquet")
     assert export(home, tmp_path / "t.h5", "h5") == len(table)
     with h5py.File(tmp_path / "t.h5") as file:
+        assert file.attrs["notice"] == RUO
         coords = file["coords"]
         assert isinstance(coords, h5py.Dataset)
         assert coords[:].tolist() == [

@@ -147,7 +147,7 @@ def test_an_antibody_of_nuclei_is_not_read_as_one_of_membranes(nuclear, doubted)
     rgb = painted((240, 240), places, [(0.6, 1.0)] * len(places), nuclear=nuclear, under=0.5)
     cells = find_cells(rgb, H_DAB, IhcSettings(marker="her2"))
     every = np.ones(len(cells.nuclei), bool)
-    table = cells.rows(cells.nuclei.x, cells.nuclei.y, every, None)
+    table = cells.rows(cells.nuclei.x, cells.nuclei.y, every, {})
     assert (table["class"].to_numpy(zero_copy_only=False) != "negative").sum() >= 20
     assert (nuclear_doubt(table, "DAB", 0.2) is not None) is doubted
     assert nuclear_doubt(table.slice(0, 5), "DAB", 0.2) is None
@@ -267,7 +267,7 @@ def test_a_real_antibody_of_membrane_and_cytoplasm_is_told_from_one_of_nuclei(sh
     """FHL2 in colon, taken as 0.5 µm/px, which its file does not state."""
     cells = find_cells(read_rgb(shared / "ihc/skimage_ihc_FHL2.png"), H_DAB, IhcSettings(marker="pdl1"))
     every = np.ones(len(cells.nuclei), bool)
-    table = cells.rows(cells.nuclei.x, cells.nuclei.y, every, None)
+    table = cells.rows(cells.nuclei.x, cells.nuclei.y, every, {})
     assert 250 < len(table) < 350
     assert 0.5 < float((cells.bins > 0).mean()) < 0.8
     assert nuclear_doubt(table, "DAB", 0.2) is None

@@ -184,8 +184,11 @@ def test_only_cells_in_the_annotated_class_count(stained: Path, folder: Path) ->
     upper, table = look(stained, marker="er", tumour=str(file), tumour_class="tumor")
     lower, _ = look(stained, marker="er", tumour=str(file), tumour_class="Stroma")
     both, _ = look(stained, marker="er", tumour=str(file))
-    assert named(upper, "ER positive").value == 100
-    assert named(lower, "ER positive").value == 0
+    assert named(upper, "nuclei negative").value == 0
+    assert [named(lower, f"nuclei {n}+").value for n in (1, 2, 3)] == [0, 0, 0]
+    for name in ("ER positive", "H-score", "Allred score, registry bins"):
+        assert named(upper, name).value is None
+        assert "insufficient (<100)" in (named(upper, name).note or "")
     counts = [named(found, "nuclei").value or 0 for found in (upper, lower, both)]
     assert counts[0] + counts[1] == counts[2] < len(table)
     assert sum(table["tumour"].to_pylist()) == counts[0]
@@ -417,6 +420,29 @@ def test_pdl1_gives_tps_and_never_a_cps(folder: Path, guideline: str | None, cat
     assert (found.call.urgency == "unevaluable") is (category is None)
 
 
+def test_immune_cells_that_somebody_drew_make_cps_and_the_area_of_sp142(folder: Path) -> None:
+    """The upper 40 % of the cells are stained; immune cells lie at the left."""
+    rgb = field_of(0.5, 0.4, nuclear=0.0, side=420)
+    path = write_tiff(folder / "immune.tif", rgb, MPP, compression="deflate")
+    file = annotate(folder / "cps.geojson", {"Tumor": (0, 0, 520, 520), "Immune cells": (0, 0, 100, 520)})
+    drawn = {"marker": "pdl1", "tumour": str(file), "tumour_class": "Tumor", "immune_class": "Immune cells"}
+    found, table = look(path, guideline="pdl1-22c3-gastric", **drawn)
+    immune = table["x"].to_numpy() < 100
+    stained = np.asarray(table["class"].to_pylist()) != "negative"
+    viable = int((~immune).sum())
+    assert viable >= 100
+    assert immune[stained].any()
+    assert named(found, "TPS").value == pytest.approx(100 * (stained & ~immune).sum() / viable)
+    assert named(found, "CPS").value == pytest.approx(100 * stained.sum() / viable)
+    assert found.call
+    assert found.call.category == "CPS ≥ 1"
+    by_area, _ = look(path, guideline="pdl1-sp142-urothelial", **drawn)
+    covered = table["cell_area_um2"].to_numpy()[stained & immune].sum() / (520 * MPP) ** 2
+    assert named(by_area, "stained immune cells, area").value == pytest.approx(100 * covered)
+    assert by_area.call
+    assert (by_area.call.category, by_area.call.code) == ("criterion not met", "LOINC 83057-0")
+
+
 def test_too_few_cells_have_no_tps(folder: Path) -> None:
     path = write_tiff(
         folder / "few.tif", field_of(0.5, 0.4, nuclear=0.0, side=250), MPP, compression="deflate"
@@ -444,6 +470,8 @@ def test_an_antibody_of_nuclei_gives_no_her2_score(folder: Path) -> None:
         {"marker": "s100"},
         {"marker": "her2", "site": "nucleus"},
         {"tumour_class": "Tumor"},
+        {"marker": "pdl1", "immune_class": "Immune cells"},
+        {"marker": "er", "tumour": "t.geojson", "immune_class": "Immune cells"},
         {"guideline": "her2-asco-cap-2023"},
     ],
 )

@@ -28,7 +28,7 @@ from coverslip.tiling.labels import write_label
 from coverslip.tiling.stain import H_DAB
 from coverslip.workflows.convert import convert
 from coverslip.workflows.heat import above
-from coverslip.workflows.layers import LayerSpec, Scene, describe
+from coverslip.workflows.layers import KnownCells, LayerSpec, Scene, describe
 from coverslip.workflows.mosaic import COARSEST, STEP, Mosaic, Shown, TileCache, halved, pyramid, refined
 from coverslip.workflows.overlays import find_labels
 from coverslip.workflows.palette import OKABE_ITO
@@ -295,7 +295,7 @@ def test_the_layers_of_a_result_from_below_with_colours_and_names(tmp_path, slid
 
 def test_cells_are_drawn_where_no_labels_show_them_and_can_be_given_other_classes(tmp_path, slide):
     folder = write_result(tmp_path / "out", slide, {}, [(50.0, 60.0, "a")])
-    scene = describe(folder, classes=("c", "b"))
+    scene = describe(folder, known=KnownCells(("c", "b")))
     assert scene.cells is not None
     assert scene.cells.names == ("c", "b", "a")
     spec = layer(scene, "cells")

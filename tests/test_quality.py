@@ -375,10 +375,11 @@ def test_what_colours_say_of_the_stain_is_in_the_result() -> None:
     plain = Conclusion("3 cells", ())
     assert stain_doubted(plain, haematoxylin, workflow) == stain_doubted(plain, brown, workflow) == plain
     (doubt,) = stain_doubted(plain, pap, workflow).abstentions
-    assert (doubt.what, doubt.why) == (
-        "stain",
-        "doubtful: it looks like Papanicolaou, and ihc is made for IHC",
+    assert doubt.what == "stain"
+    assert doubt.why.startswith(
+        "doubtful: it looks like Papanicolaou, and ihc is made for IHC; look at the slide"
     )
+    assert "--accept-stain" in doubt.why
 
 
 @pytest.mark.parametrize(("urgency", "then"), [("attention", "unevaluable"), ("urgent", "urgent")])
@@ -391,6 +392,41 @@ def test_a_call_on_what_looks_like_another_stain_is_withheld(urgency: Urgency, t
     assert (found.category, found.confidence, found.urgency) == (None, None, then)
     assert "looks like IHC" in found.text
     assert "ASC-H" in found.text
+
+
+@pytest.mark.parametrize(
+    ("expects", "solid", "cover", "withheld"),
+    [
+        (("Papanicolaou",), 0.6, 0.9, True),
+        (("Papanicolaou",), 0.1, 0.3, True),
+        (("Papanicolaou",), 0.6, 0.3, False),
+        (("Romanowsky",), 0.6, 0.3, True),
+        (("Romanowsky",), 0.1, 0.3, False),
+        (("IHC",), 0.6, 0.9, False),
+        (("H&E",), 0.6, 0.3, False),
+    ],
+)
+def test_a_call_on_what_does_not_lie_as_such_slides_do_is_withheld_unless_accepted(
+    expects, solid: float, cover: float, withheld: bool
+) -> None:
+    """Colours alone say nothing here: haematoxylin, as all sections have."""
+    workflow = cast(Workflow, SimpleNamespace(expects=expects, name="looked"))
+    stain = StainEvidence(50_000, 0.2, *[0.0] * 6, solid=solid, spanning=0.9, cover=cover)
+    assert stain.kind is None
+    assert not stain.excluded
+    conclusion = Conclusion("s", (), call=NEGATIVE)
+    found, accepted = (stain_doubted(conclusion, stain, workflow, ok) for ok in (False, True))
+    assert accepted.call == NEGATIVE
+    assert accepted.abstentions == ()
+    if not withheld:
+        assert found == conclusion
+        return
+    assert found.call is not None
+    assert (found.call.category, found.call.urgency) == (None, "unevaluable")
+    assert f"does not look like {expects[0]}" in found.call.text
+    assert "--accept-stain" in found.call.text
+    assert accepted.summary.endswith("; it was accepted)")
+    assert str(stain_said(stain, workflow, accepted=True)).endswith("; it was accepted")
 
 
 def test_h_and_e_with_little_eosin_is_refused_by_ihc(shared: Path, tmp_path: Path) -> None:

@@ -527,6 +527,7 @@ def test_a_report_becomes_a_pdf_of_the_same_bytes(
     except MissingExtraError as error:
         pytest.skip(str(error))
     assert not [said for said in caplog.messages if "No anchor" in said], "every link leads somewhere"
+    assert not caplog.messages, "nothing of what is for screens alone"
     write_pdf(page, tmp_path / "b.pdf")
     first = (tmp_path / "a.pdf").read_bytes()
     assert first.startswith(b"%PDF")

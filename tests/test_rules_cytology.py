@@ -41,6 +41,16 @@ def test_one_cell_short_is_unsatisfactory() -> None:
     assert adequacy(5000).category == "satisfactory"
 
 
+def test_a_count_that_may_hold_others_is_judged_where_both_ends_agree() -> None:
+    assert adequacy(4999, share=2 / 3).category == "unsatisfactory"
+    assert adequacy(7500, share=2 / 3).category == "satisfactory"
+    between = adequacy(7499, share=2 / 3)
+    assert between.category is None
+    assert "7499" in between.why
+    assert "4999" in between.why
+    assert adequacy(5000, share=0.1, abnormal=True).category == "satisfactory"
+
+
 def test_one_abnormal_cell_makes_it_satisfactory() -> None:
     found = adequacy(4999, abnormal=True)
     assert found.category == "satisfactory"
@@ -82,8 +92,8 @@ def test_without_a_preparation_it_is_not_judged() -> None:
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"cells": -1}, {"cells": 1, "obscured": 1.5}, {"cells": 1, "preparation": "cell block"}],
-    ids=["count", "share", "preparation"],
+    [{"cells": -1}, {"cells": 1, "obscured": 1.5}, {"share": 2.0}, {"cells": 1, "preparation": "cell block"}],
+    ids=["count", "obscured", "share", "preparation"],
 )
 def test_what_is_out_of_range_is_refused(wrong: dict) -> None:
     with pytest.raises(RequestError):

@@ -27,10 +27,11 @@ from coverslip.workflows.review import signing
 from coverslip.workflows.review.case import Case, open_case
 from coverslip.workflows.review.corrections import ChangeCall, DrawRegion
 from coverslip.workflows.review.reviewer import Reviewer
-from coverslip.workflows.review.signing import signatures
+from coverslip.workflows.review.signature import signatures
 from coverslip.workflows.review.trail import read_trail
 from coverslip.workflows.review.verification import verify_review
-from coverslip.workflows.worklist import Line, read_worklist, refresh_worklist
+from coverslip.workflows.worklist import refresh_worklist
+from coverslip.workflows.worklist_table import Line, read_worklist
 
 KIM, LEE = Reviewer("Kim Ås", "pathologist"), Reviewer("Lee")
 

@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 from PIL import Image
 from slides import tissue
 
-from coverslip.tiling.glass import optical_density
+from coverslip.tiling.glass import estimate_glass, optical_density
 from coverslip.tiling.stain import H_DAB, separate, stain_vectors
-from coverslip.tiling.stain_kind import StainEvidence, look_at_stain, solid_share, stain_evidence, stain_kind
+from coverslip.tiling.stain_kind import StainEvidence, look_at_stain, stain_evidence, stain_kind
+from coverslip.tiling.stained_parts import StainedParts, all_parts, parts_of, solid_share, spanning_share
 from coverslip.tiling.tissue import TissueSettings, detect_tissue
 from coverslip.wsi.colour import HAEMATOXYLIN, light
 
@@ -52,6 +53,12 @@ SETS = {
 def look(rgb: Rgb) -> StainEvidence:
     mask = detect_tissue(rgb, np.ones(rgb.shape[:2], bool), 1.0, TissueSettings()).mask
     return look_at_stain(rgb, mask)
+
+
+def lying(solid: float, spanning: float = 0.0, cover: float = 0.5) -> StainedParts:
+    return StainedParts(
+        10_000, round(cover * 10_000), round(solid * cover * 1e4), round(spanning * cover * 1e4)
+    )
 
 
 def read(path: Path, side: int | None = None) -> Rgb:
@@ -156,18 +163,67 @@ def test_a_smear_is_told_by_yellower_red_cells_apart_on_glass(shared: Path) -> N
     solid = solid_share(density.max(axis=2) >= 0.07, 0.5)
     assert solid < 0.05
     flat = density.reshape(-1, 3)
-    assert stain_evidence(flat, solid).kind == "Romanowsky"
-    assert set(stain_evidence(flat, solid).excluded) == {"H&E", "IHC", "Papanicolaou"}
-    assert stain_evidence(flat, 0.5).kind is None
+    assert stain_evidence(flat, lying(solid)).kind == "Romanowsky"
+    assert set(stain_evidence(flat, lying(solid)).excluded) == {"H&E", "IHC", "Papanicolaou"}
+    assert stain_evidence(flat, lying(0.5)).kind is None
     assert stain_evidence(flat).kind is None
 
 
 def test_sections_are_no_smear_where_colours_and_width_say_so(shared: Path) -> None:
     rgb = read(shared / "stain/tiatoolbox_target_image.png")
     density = optical_density(rgb).reshape(-1, 3)
-    assert "Romanowsky" in stain_evidence(density, 0.6).excluded
-    for solid in (0.1, None):
-        assert "Romanowsky" not in stain_evidence(density, solid).excluded
+    assert "Romanowsky" in stain_evidence(density, lying(0.6)).excluded
+    for parts in (lying(0.1), None):
+        assert "Romanowsky" not in stain_evidence(density, parts).excluded
+
+
+def field(shared: Path, pattern: str, number: int, size: tuple[int, int]) -> Rgb:
+    """Pictures side by side, spread over a folder; `size`: width and height of each at 1 µm/px."""
+    paths = [path for path in sorted(shared.glob(pattern)) if path.suffix in {".jpg", ".jpeg", ".png"}]
+    if not paths:
+        pytest.skip(f"{pattern} is not here")
+    chosen = paths[:: max(1, len(paths) // number)][:number]
+    small = [
+        np.asarray(Image.open(path).convert("RGB").resize(size, Image.Resampling.BOX), np.uint8)
+        for path in chosen
+    ]
+    side = round(number**0.5)
+    return np.concatenate(
+        [np.concatenate(small[row * side : row * side + side], axis=1) for row in range(side)]
+    )
+
+
+# Fields of slides, how many and how large, and what they are not like.
+UNLIKE = {
+    "cytology/mendeley-lbc-fields/NILM/*": (4, (342, 256), set()),
+    "cytology/mendeley-lbc-fields/SCC/*": (4, (342, 256), set()),
+    "cytology/cric-fields-with-cells/*": (1, (320, 240), set()),
+    "blood/bccd/JPEGImages/*": (25, (48, 36), {"Papanicolaou"}),
+    "histology-tiles/lc25000-lung/lung_n/*": (4, (157, 157), {"Papanicolaou", "Romanowsky"}),
+    "histology-tiles/lc25000-lung/lung_scc/*": (4, (157, 157), {"Papanicolaou", "Romanowsky"}),
+    "histology-tiles/crc-val-he-7k-mini/MUC/*": (4, (112, 112), {"Papanicolaou", "Romanowsky"}),
+    "stain/torchstain_target.png": (1, (680, 512), {"Papanicolaou"}),
+}
+
+
+@pytest.mark.parametrize("pattern", UNLIKE)
+def test_cytology_and_smears_and_sections_are_told_by_how_they_lie(shared: Path, pattern: str) -> None:
+    number, size, expected = UNLIKE[pattern]
+    rgb = field(shared, pattern, number, size)
+    density = optical_density(rgb) - estimate_glass(rgb, np.ones(rgb.shape[:2], bool)).density
+    stained = density.max(axis=2) >= 0.07
+    cut = [
+        np.s_[y : y + 256, x : x + 256] for y in range(0, len(rgb), 256) for x in range(0, rgb.shape[1], 256)
+    ]
+    parts = all_parts(parts_of(stained[at], np.ones_like(stained[at]), 1.0) for at in cut)
+    found = stain_evidence(density[stained], parts)
+    against = {**found.unlike, **found.excluded}
+    assert {kind for kind in ("Papanicolaou", "Romanowsky") if kind in against} >= expected
+    assert found.shows("Papanicolaou") == ("Papanicolaou" not in expected)
+    if pattern.startswith("blood"):
+        assert "Romanowsky" not in against
+    if pattern.startswith("cytology"):
+        assert "Romanowsky" in against
 
 
 def test_what_is_wider_than_a_white_cell_is_solid() -> None:
@@ -182,6 +238,45 @@ def test_what_is_wider_than_a_white_cell_is_solid() -> None:
     assert solid_share(both, 1.0) == pytest.approx(sheet.sum() / both.sum(), abs=0.03)
     # The same cells seen at a quarter of a µm/px are 20 px wide, and no wider in µm.
     assert solid_share(np.kron(cells[:100, :100], np.ones((4, 4))).astype(bool), 0.25) == 0
+
+
+def test_what_holds_together_over_the_field_spans_it() -> None:
+    y, x = np.mgrid[:256, :256]
+    cells = np.hypot(x % 64 - 32, y % 64 - 32) <= 20
+    net = (x % 64 < 4) | (y % 64 < 4)
+    torn = net & (y % 100 >= 2)
+    assert spanning_share(cells, 1.0) == 0
+    assert spanning_share(net, 1.0) == spanning_share(torn, 1.0) == 1
+    assert spanning_share(net, 0.5) == 0, "128 µm wide"
+    assert spanning_share(np.zeros((40, 40), bool), 1.0) == 0
+
+
+def test_parts_of_several_fields_add_up_and_what_is_not_valid_is_not_seen() -> None:
+    y, x = np.mgrid[:256, :256]
+    net, valid = (x % 64 < 4) | (y % 64 < 4), x < 240
+    one, none = parts_of(net, valid, 1.0), parts_of(net & False, valid, 1.0)
+    assert one.seen == 240 * 256
+    assert one.stained == one.spanning == (net & valid).sum()
+    both = all_parts([one, none])
+    assert both.cover == pytest.approx(one.cover / 2)
+    assert both.spanning_share == one.spanning_share
+    assert none.solid_share == none.spanning_share == 0
+
+
+@pytest.mark.parametrize(
+    ("solid", "spanning", "cover", "shown"),
+    [(0.6, 0.1, 0.3, True), (0.6, 0.9, 0.3, False), (0.6, 0.1, 0.9, False), (0.1, 0.1, 0.3, False)],
+)
+def test_pink_cells_are_a_cytology_slide_only_where_they_are_wide_and_lie_apart(
+    solid: float, spanning: float, cover: float, shown: bool
+) -> None:
+    """Superficial squamous cells are as pink as eosin, and were refused for it."""
+    pink = np.tile(np.array([[0.1, 0.4, 0.25]], np.float32), (5_000, 1))
+    found = stain_evidence(pink, lying(solid, spanning, cover))
+    assert found.shows("Papanicolaou") == shown
+    assert ("Papanicolaou" in found.unlike) == (found.kind == "H&E") == (not shown)
+    assert ("Papanicolaou" in found.excluded) == (not (solid > 0.25 and cover < 0.65))
+    assert not found.shows("IHC")
 
 
 def test_eosin_is_told_by_the_red_that_passes() -> None:

@@ -10,6 +10,7 @@ import numpy as np
 
 from coverslip.atomic import replacing
 from coverslip.errors import RequestError
+from coverslip.ruo import RUO
 from coverslip.tiling.plan import TilePlan
 from coverslip.wsi.geometry import Level, Mpp
 from coverslip.wsi.slide import Slide
@@ -51,7 +52,9 @@ def write_coords(plan: TilePlan, slide: Slide, path: str | os.PathLike[str]) -> 
 
 
 def add_coords(file: h5py.File, plan: TilePlan, slide: Slide, folder: str) -> None:
-    """The data set `coords` of `write_coords`, in a file beside others. `folder`: the name of its folder."""
+    """The data set `coords` of `write_coords`, in a file beside others, and the file's attribute `notice`,
+    which neither program reads. `folder`: the name of its folder."""
+    file.attrs["notice"] = RUO
     coords = np.stack([plan.x, plan.y], axis=1).astype(np.int64)
     data = file.create_dataset(
         "coords", data=coords, maxshape=(None, 2), chunks=(max(1, min(len(plan), 4096)), 2)

@@ -23,7 +23,8 @@ from coverslip.tiling.folds import FoldSettings, find_folds
 from coverslip.tiling.glass import Density, Glass, estimate_glass, of_channels, optical_density
 from coverslip.tiling.lattice import Lattice, lay_lattice
 from coverslip.tiling.regions import Mask
-from coverslip.tiling.stain_kind import COLOURED, StainEvidence, solid_share, stain_evidence
+from coverslip.tiling.stain_kind import COLOURED, StainEvidence, stain_evidence
+from coverslip.tiling.stained_parts import all_parts, parts_of
 from coverslip.tiling.tissue import TissueMask
 from coverslip.wsi.geometry import Field, Size
 from coverslip.wsi.overview import Overview
@@ -159,14 +160,14 @@ def _look(slide: Slide, tissue: TissueMask, glass: Glass, settings: QualitySetti
     judged = mpp <= 1.1 * settings.focus.mpp
     stride = max(1, floor(sqrt(len(lattice) * side**2 / STAIN_SAMPLE)))
     thin = np.s_[::stride, ::stride]
-    sharp, weak, colours, solid = [], [], [], []
+    sharp, weak, colours, parts = [], [], [], []
     for x, y in zip(lattice.x.tolist(), lattice.y.tolist(), strict=True):
         at = Field(x, y, Size(side, side), mpp)
         pixels = slide.read_field(at)
         sharp.append(is_sharp(pixels.rgb, settings.focus) if judged else None)
         if mpp <= COARSEST:
             stained = of_channels(np.maximum, optical_density(pixels.rgb) - glass.density) >= COLOURED
-            solid.append((solid_share(stained, mpp) * stained.sum(), stained.sum()))
+            parts.append(parts_of(stained, pixels.valid, mpp))
         density = (optical_density(pixels.rgb[thin]) - glass.density)[_on_tissue(at, tissue, stride)]
         strongest = of_channels(np.maximum, density)
         colours.append(density)
@@ -178,16 +179,8 @@ def _look(slide: Slide, tissue: TissueMask, glass: Glass, settings: QualitySetti
         weak=lattice.spread(np.array(weak)) if any(weak) else none,
         focus=judged and any(one is not None for one in sharp),
         fields=len(lattice),
-        stain=stain_evidence(np.concatenate(colours), _share(solid)),
+        stain=stain_evidence(np.concatenate(colours), all_parts(parts) if parts else None),
     )
-
-
-def _share(parts: list[tuple[float, float]]) -> float | None:
-    """Of all (part, whole) together; None without any."""
-    if not parts:
-        return None
-    part, whole = np.sum(parts, axis=0)
-    return float(part / max(1.0, whole))
 
 
 def _on_tissue(at: Field, tissue: TissueMask, stride: int) -> Mask:

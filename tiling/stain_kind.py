@@ -11,6 +11,9 @@ Cameras and laboratories shift all hues of a slide together: what one scanner sh
 shows as violet as some eosin. So the faint and the dense tissue of a slide are compared with each other too.
 One dye has the same ratios in both; eosin makes the faint tissue pinker than its nuclei; haemoglobin, which
 absorbs blue and violet most, makes the red cells of a smear yellower than the nuclei beside them.
+
+Papanicolaou's cytoplasm has every colour that sections have. What tells these slides from sections is how
+what is stained lies (`coverslip.tiling.stained_parts`): in pieces as wide as squamous cells, apart on glass.
 """
 
 from __future__ import annotations
@@ -20,11 +23,11 @@ from dataclasses import dataclass
 from math import sqrt
 from typing import Literal
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from coverslip.tiling.glass import estimate_glass, optical_density
+from coverslip.tiling.stained_parts import WIDE_UM, StainedParts
 
 StainKind = Literal["H&E", "IHC", "Papanicolaou", "Romanowsky"]
 
@@ -60,9 +63,14 @@ FAINT, DENSE, BLACK = 33, 85, 1.0
 FAINT_RED, PINKER, SOME_PINK = 0.75, 0.87, 0.03
 # Blue to green of the faint less that of the dense: smears 0.26 to 0.47, sections and Pap at most 0.10.
 YELLOWER, NOT_YELLOWER = 0.20, 0.15
-# Share of what is stained in parts wider than 16 µm: smears 0.01, H&E 0.27 to 1, Pap 0.5 and more.
+# Share of what is stained in parts wider than 16 µm: smears to 0.08, solid H&E 0.27 to 1, Pap 0.3 to 0.9.
 NARROW, SOLID = 0.05, 0.25
-WIDE_UM = 16.0
+# Stained share of a field, and share of that in parts that span the field. CRIC's and Mendeley's Pap cover at
+# most 0.65 (but one, 0.75). Of sections that cover so little, alveolar walls (LC25000) span to 0.75 and more;
+# of Pap as pink as they, most to 0: the limit is half way.
+APART, SPANNING = 0.65, 0.37
+# Cytoplasm in two dyes: at least these shares pink as eosin and blue. H&E is at most 0.02 blue.
+BOTH_PINK, BOTH_BLUE = 0.03, 0.04
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +83,8 @@ class StainEvidence:
 
     `faint_red`, `faint_blue`, `dense_red`, `dense_blue`: red and blue density as parts of the green, of the
     faint and of the dense tissue that is not brown; 0 where there is too little. `solid`: share of what is
-    stained in parts wider than `WIDE_UM`; None where the resolution does not show it.
+    stained in parts wider than `WIDE_UM`; `spanning`: in parts that reach over a field; `cover`: stained
+    share of the fields. None where the resolution does not show it.
     """
 
     pixels: int
@@ -92,6 +101,8 @@ class StainEvidence:
     dense_red: float = 0.0
     dense_blue: float = 0.0
     solid: float | None = None
+    spanning: float | None = None
+    cover: float | None = None
 
     @property
     def kind(self) -> StainKind | None:
@@ -106,9 +117,35 @@ class StainEvidence:
             return "Romanowsky"
         if self._shows_dab and self.orange < self.brown / 10:
             return "IHC"
-        if self.cyan >= SOME_CYAN and self.blue >= SOME_BLUE and self.eosin < MUCH_EOSIN:
+        if self._has_two_cytoplasms:
             return "Papanicolaou"
-        return "H&E" if self.eosin >= MOSTLY_EOSIN and self.brown < NO_BROWN else None
+        pink = self.eosin >= MOSTLY_EOSIN and self.brown < NO_BROWN
+        return "H&E" if pink and not self._lies_as_squames else None
+
+    def shows(self, kind: StainKind) -> bool:
+        """Whether it looks as slides of this kind do; sections that lie in pieces may look like
+        Papanicolaou's, too, so that this is weaker than being of that `kind`."""
+        if kind == "Papanicolaou" and self.kind is None and self.pixels >= LEAST_PIXELS:
+            return self._lies_as_squames
+        return kind == self.kind
+
+    @property
+    def unlike(self) -> Mapping[StainKind, str]:
+        """Kinds that nearly no slide of looks like this, each with the reason: how what is stained lies.
+
+        Weaker than `excluded`. Sections in pieces and slides of thick layers may lie in any way.
+        """
+        if self.pixels < LEAST_PIXELS or self.solid is None or self._is_smear:
+            return {}
+        found: dict[StainKind, str] = {}
+        if not self.shows("Papanicolaou"):
+            found["Papanicolaou"] = (
+                f"{self._in_wide_parts}, {self.spanning or 0:.0%} in parts that reach over a field, and "
+                f"{self.cover or 0:.0%} of the fields is stained; squamous cells are wide and lie apart"
+            )
+        if self.solid >= SOLID:
+            found["Romanowsky"] = f"{self._in_wide_parts}, and blood cells are narrower"
+        return found
 
     @property
     def excluded(self) -> Mapping[StainKind, str]:
@@ -124,7 +161,8 @@ class StainEvidence:
             found["IHC"] = f"{eosin} and {brown}"
         elif self._faint_is_pinker:
             found["IHC"] = f"{self._pinker} and {brown}"
-        if self.eosin >= MOSTLY_EOSIN and self.brown < NO_BROWN and self.blue < NO_BLUE:
+        mostly = self.eosin >= MOSTLY_EOSIN and self.brown < NO_BROWN and self.blue < NO_BLUE
+        if mostly and not self._is_wide_and_apart:
             found["Papanicolaou"] = f"{eosin} and none of it blue, green or orange"
         if self._shows_dab:
             dab = f"{self.brown:.0%} of what is stained is brown or orange and {self.eosin:.0%} pink as eosin"
@@ -157,11 +195,38 @@ class StainEvidence:
         return narrow and self.faint_blue - self.dense_blue >= YELLOWER
 
     @property
+    def _has_two_cytoplasms(self) -> bool:
+        """Green or blue beside pink, which no section has, in parts that are no nuclei."""
+        if self.solid is not None and self.solid < SOLID:
+            return False
+        if self.cyan >= SOME_CYAN and self.blue >= SOME_BLUE and self.eosin < MUCH_EOSIN:
+            return True
+        both = self.pink >= BOTH_PINK and self.blue >= BOTH_BLUE
+        return both and self.solid is not None and self.brown < NO_BROWN
+
+    @property
+    def _is_wide_and_apart(self) -> bool:
+        if self.solid is None or self.cover is None:
+            return False
+        return self.solid >= SOLID and self.cover <= APART
+
+    @property
+    def _lies_as_squames(self) -> bool:
+        """In pieces wider than white cells, apart on glass; those as pink as H&E must not hold together."""
+        if not self._is_wide_and_apart or self.spanning is None:
+            return False
+        return self.spanning <= SPANNING or not (self._faint_is_pinker or self.pink >= MOSTLY_EOSIN)
+
+    @property
+    def _in_wide_parts(self) -> str:
+        return f"{self.solid or 0:.0%} of what is stained lies in parts wider than {WIDE_UM:g} µm"
+
+    @property
     def _no_smear(self) -> str | None:
         """Why it is no blood smear, where both its colours and its wide parts say so."""
         if self.solid is None or self.solid < SOLID:
             return None
-        solid = f"{self.solid:.0%} of what is stained lies in parts wider than {WIDE_UM:g} µm"
+        solid = self._in_wide_parts
         if self.blue >= MUCH_BLUE:
             return f"{solid} and {self.blue:.0%} is blue"
         if self._faint_is_pinker and self.faint_blue - self.dense_blue < NOT_YELLOWER:
@@ -174,10 +239,10 @@ class StainEvidence:
         return enough and self.eosin < LITTLE_EOSIN
 
 
-def stain_evidence(density: NDArray[np.floating], solid: float | None = None) -> StainEvidence:
+def stain_evidence(density: NDArray[np.floating], parts: StainedParts | None = None) -> StainEvidence:
     """From densities above the glass (log10) of tissue at 0.25 to 2 µm/px: float (n, 3), red, green, blue.
 
-    Coarser pixels mix the dyes: DAB over haematoxylin is grey at 8 µm/px. `solid`: of `solid_share`.
+    Coarser pixels mix the dyes: DAB over haematoxylin is grey at 8 µm/px. `parts`: how what is stained lies.
     """
     density = np.maximum(density, 0)
     mean = density.mean(axis=1)
@@ -210,19 +275,10 @@ def stain_evidence(density: NDArray[np.floating], solid: float | None = None) ->
         faint_blue=faint[1],
         dense_red=dense[0],
         dense_blue=dense[1],
-        solid=solid,
+        solid=parts and parts.solid_share,
+        spanning=parts and parts.spanning_share,
+        cover=parts and parts.cover,
     )
-
-
-def solid_share(stained: NDArray[np.bool_], mpp: float) -> float:
-    """Share of the stained pixels, bool (h, w), that a disc of `WIDE_UM` across fits over; 0 without any."""
-    side = 2 * round(WIDE_UM / 2 / mpp) + 1
-    disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side))
-    # What the border cuts goes on beyond it.
-    padded = np.pad(stained.astype(np.uint8), side, mode="symmetric")
-    inner = np.s_[side : side + stained.shape[0], side : side + stained.shape[1]]
-    wide = np.asarray(cv2.morphologyEx(padded, cv2.MORPH_OPEN, disc))[inner]
-    return float(wide.sum() / max(1, stained.sum()))
 
 
 def _faint_and_dense(

@@ -69,7 +69,7 @@ def batch_plots(results: Sequence[SlideResult]) -> list[Markup]:
         )
         if len(series.known) >= FEWEST
     ]
-    charts = [*_quality(results), *_derived(results), *_figures(results)]
+    charts = [*filter(_varies, _quality(results)), *_derived(results), *_figures(results)]
     return [Markup(plot) for plot in (*plots, *map(control_chart, charts))]
 
 
@@ -120,6 +120,11 @@ def _figures(results: Sequence[SlideResult]) -> Iterator[Series]:
 def _enough(series: Series) -> Iterator[Series]:
     if len(series.known) >= FEWEST:
         yield series
+
+
+def _varies(series: Series) -> bool:
+    """Artefacts that no slide has need no picture."""
+    return bool(series.known.max() > 0)
 
 
 def _measured(result: SlideResult, name: str) -> float | None:

@@ -130,7 +130,7 @@ def _quality(job: Job, slide: Slide, layout: Layout, parts: list[Part], copies: 
         pen_fraction=tissue.pen_fraction,
         artefacts=layout.quality.artefacts,
         evaluable_area_mm2=good_area_mm2(layout.quality, tissue),
-        stain=stain_said(layout.quality.stain, job.workflow),
+        stain=stain_said(layout.quality.stain, job.workflow, job.settings.accept_stain),
     )
 
 
@@ -138,7 +138,8 @@ def _evaluated(job: Job, layout: Layout, conclusion: Conclusion) -> Conclusion:
     """With what the slide's quality says of it, and how good the tissue of each tile is."""
     plan, tissue, quality = layout.plan, layout.tissue, layout.quality
     tables = {name: with_evaluable(table, plan, tissue, quality) for name, table in conclusion.tables.items()}
-    conclusion = stain_doubted(replace(conclusion, tables=tables), quality.stain, job.workflow)
+    conclusion = replace(conclusion, tables=tables)
+    conclusion = stain_doubted(conclusion, quality.stain, job.workflow, job.settings.accept_stain)
     return evaluated(conclusion, quality, tissue, job.settings.min_evaluable)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +44,7 @@ LONGEST_LEGEND = 12
 FINE_UM = 1.0
 # Of the label of quality all but what is good is shown: that would tint the whole slide.
 QUALITY, GOOD = "quality", "good"
-# Outlines together, in points: half a megabyte as text.
+# Outlines together, and those of a reviewer, in points: half a megabyte as text.
 MOST_POINTS = 40_000
 TOLERANCES = (0.6, 1.2, 2.5, 5.0, 10.0, 20.0)
 
@@ -69,11 +69,12 @@ class Layer:
 
 @dataclass(frozen=True, slots=True)
 class Outline:
-    """All parts of one name, as an SVG path. `colour`: #rrggbb."""
+    """All parts of one name, as an SVG path. `colour`: #rrggbb. `drawn`: for a reviewer, and filled."""
 
     name: str
     colour: str
     path: str
+    drawn: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +163,10 @@ def deep_zoom(
         um=(mpp.x * scale[0], mpp.y * scale[1]),
         address=data_uri(picture),
         layers=tuple(layer for layer in layers if layer.shown),
-        outlines=tuple(_outlines([*read_annotations(annotations), *drawn], scale)),
+        outlines=(
+            *_outlines(read_annotations(annotations), scale),
+            *(replace(one, drawn=True) for one in _outlines(drawn, scale)),
+        ),
         places=_places(result, slide, scale),
     )
 

@@ -19,6 +19,7 @@ from types import MappingProxyType
 from typing import Literal
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from coverslip.errors import (
@@ -150,18 +151,29 @@ class Frame:
         return pixels[0] * self.pixel[0], pixels[1] * self.pixel[1]
 
 
-def describe(path: str | Path, mpp: Given = None, classes: Sequence[str] = ()) -> Scene:
+@dataclass(frozen=True, slots=True, eq=False)
+class KnownCells:
+    """What a reviewer's desk has of a result's cells. `classes`: those that they can be given, in this order,
+    before others that the table has. `table`: its columns as they are on disk, None to read them."""
+
+    classes: Sequence[str] = ()
+    table: pa.Table | None = None
+
+
+NOTHING_KNOWN = KnownCells()
+
+
+def describe(path: str | Path, mpp: Given = None, known: KnownCells = NOTHING_KNOWN) -> Scene:
     """What to show of a slide, an OME-Zarr folder, a result folder, or a run's folder with one slide.
 
-    `mpp`: µm per level-0 pixel where the slide does not say. `classes`: those that cells can be given, in
-    this order, before others that the table has. Only indexes, metadata and the table of cells
+    `mpp`: µm per level-0 pixel where the slide does not say. Only indexes, metadata and the table of cells
     are read here; pixels when a viewer asks for them, level by level and tile by tile.
 
     Raises the errors of `open_slide`, RequestError for a folder that holds none or several results,
     StoreIncompleteError where a result is not whole, NotBrightfieldError.
     """
     folder = result_folder(Path(path))
-    return _describe_slide(str(path), mpp) if folder is None else _describe_result(folder, mpp, classes)
+    return _describe_slide(str(path), mpp) if folder is None else _describe_result(folder, mpp, known)
 
 
 def result_folder(path: Path) -> Path | None:
@@ -207,7 +219,7 @@ def _frame(slide: Slide) -> tuple[Frame, tuple[str, ...]]:
     return Frame(slide.size, (mpp.y, mpp.x), "µm"), ()
 
 
-def _describe_result(folder: Path, mpp: Given, classes: Sequence[str]) -> Scene:
+def _describe_result(folder: Path, mpp: Given, known: KnownCells) -> Scene:
     size, stated, path = _identity(folder)
     pixel = parse_mpp(mpp, "given") if mpp else stated
     slide, notes = _original(path, size), ()
@@ -217,7 +229,7 @@ def _describe_result(folder: Path, mpp: Given, classes: Sequence[str]) -> Scene:
     with _kept(slide):
         labels = find_labels(folder / "slide.ome.zarr", (stated.y, stated.x))
         notes += (f"{LAYER}: {MEANING}",) * any(label.name == LAYER for label in labels)
-        return _scene(slide, frame, labels, notes, folder, classes)
+        return _scene(slide, frame, labels, notes, folder, known)
 
 
 def _identity(folder: Path) -> tuple[Size, Mpp, Path]:
@@ -265,7 +277,7 @@ def _scene(
     labels: tuple[LabelImage, ...],
     notes: tuple[str, ...],
     folder: Path | None = None,
-    classes: Sequence[str] = (),
+    known: KnownCells = NOTHING_KNOWN,
 ) -> Scene:
     """`folder`: of the result, None where only a slide is shown."""
     if slide.facts.kind == "multichannel":
@@ -280,7 +292,7 @@ def _scene(
     if folder is not None:
         layers += _stain_layers(folder, layers[0], shown, cache)
         layers += [_heat_layer(map_, frame) for map_ in probability_maps(folder)]
-        canvas = _cells(folder / "cells.parquet", frame, labels, classes, cache)
+        canvas = _cells(folder / "cells.parquet", frame, labels, known, cache)
     for label in sorted(labels, key=lambda label: STYLES.get(label.name, OTHER).order):
         layers.append(_label_layer(label, frame, cache, 100 * len(layers)))
     if canvas is not None:
@@ -352,10 +364,14 @@ def _as_found(layer: LayerSpec) -> LayerSpec:
 
 
 def _cells(
-    file: Path, frame: Frame, labels: tuple[LabelImage, ...], classes: Sequence[str], cache: TileCache
+    file: Path,
+    frame: Frame,
+    labels: tuple[LabelImage, ...],
+    known: KnownCells,
+    cache: TileCache,
 ) -> CellCanvas | None:
     """None without a table of cells, or for an empty one. Colours are those of what the finder painted."""
-    cells = read_cells(file) if file.is_file() else ()
+    cells = read_cells(file, known.table) if file.is_file() else ()
     if not cells:
         return None
     found = next((label for label in labels if ROLES.get(label.name) == "painted"), None)
@@ -364,7 +380,7 @@ def _cells(
         cells,
         frame.size,
         math.sqrt(frame.pixel[0] * frame.pixel[1]) if frame.unit == "µm" else None,
-        names=classes,
+        names=known.classes,
         colours=colours,
         painted=PaintedCells(found, cache, PAINTED_NUMBER) if found else None,
         cache=cache,

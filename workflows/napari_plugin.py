@@ -35,7 +35,8 @@ def get_reader(path: str | list[str]) -> ReaderFunction | None:
     if not isinstance(path, str):
         return None
     if Path(path).name in WORKLISTS:
-        return read if (Path(path).parent / WORKLISTS[0]).is_file() else None
+        run = Path(path).parent
+        return read if (run / WORKLISTS[0]).is_file() and (run / "slides").is_dir() else None
     return read if (_is_folder_of_ours(Path(path)) if Path(path).is_dir() else _is_slide(path)) else None
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import os
 import re
 from contextlib import redirect_stdout
@@ -14,6 +15,7 @@ from PIL import ImageFile
 from coverslip.atomic import replacing
 from coverslip.errors import MissingExtraError, RequestError
 from coverslip.extras import require
+from coverslip.unheard import unheard
 
 # On the screen these move the view of the slide; on paper they lead to its picture, which bears the numbers.
 PLACE_LINK = re.compile(r'href="#(?:place|finding)=\d+"')
@@ -33,8 +35,9 @@ def write_pdf(page: str | os.PathLike[str], file: Path) -> None:
     # What a report shows it holds: nothing is fetched, whatever a name in it may look like.
     fetcher = require("weasyprint.urls").URLFetcher(allowed_protocols={"data"})
     text = PLACE_LINK.sub(PICTURE, Path(page).read_text(encoding="utf-8"))
-    html = weasyprint.HTML(string=text, base_url="about:blank", url_fetcher=fetcher)
-    with replacing(file) as temporary:
+    # It logs each line of the style that is for screens alone.
+    with unheard("weasyprint", logging.WARNING), replacing(file) as temporary:
+        html = weasyprint.HTML(string=text, base_url="about:blank", url_fetcher=fetcher)
         html.write_pdf(os.fspath(temporary), pdf_identifier=b"coverslip")
 
 

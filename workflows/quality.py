@@ -37,6 +37,10 @@ COLOURS: Mapping[int, tuple[str, Rgba]] = MappingProxyType(
     }
 )
 EVALUABLE = "evaluable"
+# What an abstention for doubts of the stain is about, and what the user can do.
+STAIN = "stain"
+ACCEPTED = "; it was accepted"
+REMEDY = "look at the slide, and if it is of the right kind run again with --accept-stain"
 
 
 def refuse_other_stain(slide: Slide, stain: StainEvidence, workflow: Workflow) -> None:
@@ -53,38 +57,77 @@ def refuse_other_stain(slide: Slide, stain: StainEvidence, workflow: Workflow) -
     )
 
 
-def stain_said(stain: StainEvidence, workflow: Workflow) -> str | None:
-    """Whether a slide's colours are of a stain the workflow is made for; None where it takes any.
+def stain_said(stain: StainEvidence, workflow: Workflow, accepted: bool = False) -> str | None:
+    """Whether a slide is of a stain the workflow is made for, as far as it shows; None where it takes any.
 
-    "doubtful" where they do not tell: a negative IHC slide has only the haematoxylin that all sections have.
+    "doubtful" where it does not: a negative IHC slide has only the haematoxylin that all sections have.
+    `accepted`: the user went on with what the slide is in any case.
     """
     if not workflow.expects:
         return None
+    shown = [kind for kind in workflow.expects if stain.shows(kind)]
+    if shown:
+        return f"{shown[0]}, as its {'colours' if stain.kind else 'cells, apart on glass,'} show"
     wanted = " or ".join(workflow.expects)
-    if stain.kind in workflow.expects:
-        return f"{stain.kind}, as its colours show"
-    if stain.pixels < LEAST_PIXELS:
-        return f"doubtful: too little of it is stained to tell whether it is {wanted}"
     if all(kind in stain.excluded for kind in workflow.expects):
-        return f"not {wanted}: {stain.excluded[workflow.expects[0]]}; it was accepted"
+        return f"not {wanted}: {stain.excluded[workflow.expects[0]]}{ACCEPTED}"
+    doubt = f"doubtful: {_doubt(stain, workflow, wanted)}"
+    return f"{doubt}{ACCEPTED}" if accepted else doubt
+
+
+def _doubt(stain: StainEvidence, workflow: Workflow, wanted: str) -> str:
+    if stain.pixels < LEAST_PIXELS:
+        return f"too little of it is stained to tell whether it is {wanted}"
     if stain.kind is not None:
-        return f"doubtful: it looks like {stain.kind}, and {workflow.name} is made for {wanted}"
+        return f"it looks like {stain.kind}, and {workflow.name} is made for {wanted}"
+    if all(kind in stain.unlike for kind in workflow.expects):
+        return f"it does not look like {wanted}: {stain.unlike[workflow.expects[0]]}"
     dab = "; nothing on it is brown as DAB" if "IHC" in workflow.expects and stain.brown < NO_BROWN else ""
-    return f"doubtful: its colours do not tell whether it is {wanted}{dab}"
+    return f"its colours do not tell whether it is {wanted}{dab}"
 
 
-def stain_doubted(conclusion: Conclusion, stain: StainEvidence, workflow: Workflow) -> Conclusion:
+def stain_doubted(
+    conclusion: Conclusion, stain: StainEvidence, workflow: Workflow, accepted: bool = False
+) -> Conclusion:
     """With an abstention, and the call withheld, where the slide looks like another kind than those the
-    workflow is made for."""
-    said = stain_said(stain, workflow)
-    if said is None or stain.kind is None or stain.kind in workflow.expects:
+    workflow is made for, or unlike nearly all slides of those.
+
+    Where it was `accepted` the call stays, and the summary says so.
+    """
+    said = stain_said(stain, workflow, accepted)
+    doubted = said is not None and not said.endswith(ACCEPTED) and _is_doubted(stain, workflow)
+    why = (Abstention(what=STAIN, why=f"{said}; {REMEDY}"),) if doubted else ()
+    return stain_said_again(conclusion, why, said)
+
+
+def stain_said_again(conclusion: Conclusion, doubts: tuple[Abstention, ...], said: str | None) -> Conclusion:
+    """With what was said of the stain when the slide was looked at: the doubts for which a call was withheld,
+    and in the summary that it was accepted."""
+    if said is not None and said.endswith(ACCEPTED):
+        summary = f"{conclusion.summary} (stain {said.partition(':')[0]}{ACCEPTED})"
+        return replace(conclusion, summary=summary)
+    return _doubted(conclusion, doubts)
+
+
+def _doubted(conclusion: Conclusion, doubts: tuple[Abstention, ...]) -> Conclusion:
+    """With these doubts of its stain, and the call withheld for the first; as it is without any."""
+    if not doubts:
         return conclusion
+    why = f"stain {doubts[0].why}"
     return replace(
         conclusion,
-        summary=f"{conclusion.summary} (stain {said})",
-        abstentions=(Abstention(what="stain", why=said), *conclusion.abstentions),
-        call=conclusion.call and _withheld(conclusion.call, f"stain {said}"),
+        summary=f"{conclusion.summary} (not evaluable: stain doubtful)",
+        abstentions=(*doubts, *conclusion.abstentions),
+        call=conclusion.call and _withheld(conclusion.call, why),
     )
+
+
+def _is_doubted(stain: StainEvidence, workflow: Workflow) -> bool:
+    if any(stain.shows(kind) for kind in workflow.expects) or stain.pixels < LEAST_PIXELS:
+        return False
+    if all(kind in stain.excluded for kind in workflow.expects):
+        return True
+    return stain.kind is not None or all(kind in stain.unlike for kind in workflow.expects)
 
 
 def evaluated(conclusion: Conclusion, quality: QualityMap, tissue: TissueMask, least: float) -> Conclusion:

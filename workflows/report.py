@@ -1,7 +1,7 @@
 """The report of one slide: a view of its result, in one HTML file that needs nothing else.
 
 At most 6 MB: of pictures 1.3 MB for the whole slide and 1.9 MB for places (a third more as base64), outlines
-half a megabyte, the rest text.
+half a megabyte, a reviewer's as much, the rest text.
 """
 
 from __future__ import annotations
@@ -212,17 +212,30 @@ def format_interval(measurement: Measurement) -> str:
     interval = measurement.interval
     if interval is None:
         return ""
-    return f"{interval.low:.3g} to {interval.high:.3g} ({100 * interval.level:g} % {interval.method})"
+    low, high = (f"{end:.3g}" if abs(end) < 1000 else f"{end:.0f}" for end in (interval.low, interval.high))
+    return f"{low} to {high} ({100 * interval.level:g} % {interval.method})"
 
 
 def format_cut_off(value: Any) -> str:
-    """A guideline's value as people read it: lists with commas, tables as name and value.
+    """A guideline's value as people read it: lists with commas, tables as name and value, bands by their end.
 
     >>> format_cut_off({"low": 5, "high": [30, 40]})
     'low 5; high 30, 40'
+    >>> format_cut_off([{"name": "low", "at_most": 5}, {"name": "some", "below": 30}, {"name": "high"}])
+    'low: up to 5; some: below 30; high: the rest'
     """
+    if isinstance(value, bool) or value is None:
+        return {True: "yes", False: "no", None: "none"}[value]
+    if isinstance(value, (list, tuple)) and all(isinstance(one, Mapping) and "name" in one for one in value):
+        return "; ".join(_band(one) for one in value)
     if isinstance(value, Mapping):
         return "; ".join(f"{key} {format_cut_off(item)}" for key, item in value.items())
     if isinstance(value, (list, tuple)):
         return ", ".join(format_cut_off(item) for item in value)
     return str(value)
+
+
+def _band(band: Mapping[str, Any]) -> str:
+    """How far it reaches; what stands in the worklist and in sentences follows from it."""
+    ends = [f"{word} {band[key]}" for key, word in (("below", "below"), ("at_most", "up to")) if key in band]
+    return f"{band['name']}: {', '.join(ends) or 'the rest'}"

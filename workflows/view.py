@@ -142,11 +142,21 @@ def _press(toggle: Callable[[Any, str], None], role: str, viewer: Any) -> None:
 
 
 def dress(viewer: ViewerModel, scene: Scene) -> None:
-    """Scale bar; the magnification, which follows the zoom, the scene's notes and the sentence every screen
-    carries; outlines of labels to come."""
+    """All that is about the layers of a scene: `prepare` and `inscribe`."""
+    prepare(viewer)
+    inscribe(viewer, scene)
+
+
+def prepare(viewer: ViewerModel) -> None:
+    """The canvas's colour; outlines of labels to come."""
     ColorValue = require("napari.utils.color").ColorValue
     viewer.layers.events.inserted.connect(outline_labels)
     viewer.canvas.background_color_override = ColorValue(CANVAS)
+
+
+def inscribe(viewer: ViewerModel, scene: Scene) -> None:
+    """Scale bar; the magnification, which follows the zoom, the scene's notes and the sentence every screen
+    carries."""
     overlays = viewer.canvas.overlays
     overlays.scale_bar.visible = True
     overlays.scale_bar.position = "bottom_right"
@@ -154,7 +164,6 @@ def dress(viewer: ViewerModel, scene: Scene) -> None:
     overlays.text.visible = True
     overlays.text.position = "top_left"
     overlays.text.font_size = 9
-
     zoomed = viewer.scene.camera.events.zoom
     for callback in zoomed.callbacks:
         if isinstance(callback, Caption):  # of the slide that was shown before

@@ -12,6 +12,7 @@ import numpy as np
 import tifffile
 from numpy.typing import NDArray
 
+from coverslip.unheard import unheard
 from coverslip.wsi.geometry import Size
 from coverslip.wsi.stored import StoredLevel
 from coverslip.wsi.tiff_colour import has_alpha
@@ -72,7 +73,7 @@ class TiffIndex:
 def read_index(path: str) -> TiffIndex | None:
     """None when the index cannot be read as TIFF."""
     try:
-        with tifffile.TiffFile(path) as tif:
+        with unheard("tifffile"), tifffile.TiffFile(path) as tif:
             pages = [page for page in tif.pages if isinstance(page, tifffile.TiffPage)]
             end = os.path.getsize(path)
             first = pages[0]

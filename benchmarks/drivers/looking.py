@@ -78,24 +78,26 @@ class Looker:
         self.desk: Any = None
         self.draw()
 
+    def wait(self) -> None:
+        """For whatever is next; a loop that asked all the time would take half of Python from the threads."""
+        from qtpy.QtCore import QEventLoop
+
+        self.process(QEventLoop.ProcessEventsFlag.WaitForMoreEvents)
+
     def draw(self) -> None:
         self.process()
         self.viewer.screenshot(canvas_only=True, flash=False)
 
     def open_desk(self, path: str) -> Any:
-        """What `coverslip view` does once a window is there."""
-        from coverslip.workflows.desk.desk import Desk
-        from coverslip.workflows.desk.opened import open_here
-        from coverslip.workflows.desk.plan import plan_of
+        """What napari does with a result that is dropped on it."""
+        from coverslip.workflows.desk.window import dock
         from coverslip.workflows.review.reviewer import Reviewer
 
-        reviewer = Reviewer("Benchmark")
-        plan = plan_of(Path(path), None)
-        opened = open_here(plan.first, reviewer)
-        self.desk = Desk(self.viewer, reviewer)
-        self.desk.begin(plan, opened)
+        self.desk = dock(self.viewer, Path(path), Reviewer("Benchmark"))
+        while self.desk.opened is None:
+            self.wait()
         self.draw()
-        return opened.scene
+        return self.desk.opened.scene
 
     def open_ours(self, path: str) -> Any:
         from coverslip.workflows.layers import describe
@@ -118,7 +120,7 @@ class Looker:
     def rest(self) -> None:
         """Until nothing is done in the background any more."""
         while self.desk is not None and self.desk.busy:
-            self.process()
+            self.wait()
         self.draw()
 
     def stall(self, work: Callable[[], Any]) -> float:
@@ -127,7 +129,7 @@ class Looker:
         work()
         for _ in range(3):
             while self.desk.busy:
-                self.process()
+                self.wait()
             self.process()
         return beat.stop()
 

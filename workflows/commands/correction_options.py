@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from coverslip.errors import RequestError
+
 if TYPE_CHECKING:
     from coverslip.models.document import Corrections
 
@@ -91,7 +93,13 @@ def labels_to_learn(labels: Path | None, mpp: float, size: int, group_column: st
             name_reviewers=asked["name_reviewers"],
         )
         _say(made.corrections, found.unsigned)
-        yield Learnt(made.labels_csv, "group", made.corrections)
+        try:
+            yield Learnt(made.labels_csv, "group", made.corrections)
+        except RequestError as error:
+            if error.subject != str(made.labels_csv):
+                raise
+            given = f"{labels} with the corrections" if labels else "the tiles of the corrections"
+            raise RequestError(given, error.problem, error.remedy) from error
 
 
 def _renames(given: tuple[str, ...]) -> Mapping[str, str]:

@@ -47,8 +47,10 @@ def read_cells(
     preparation: Preparation | None,
     population: Population,
     obscured: float | None,
+    squamous: float = 1.0,
 ) -> Reading:
-    """The rules applied to the cells of one slide. `obscured`: share of the squamous cells hidden.
+    """The rules applied to the cells of one slide. `obscured`: share of the squamous cells hidden;
+    `squamous`: of the cells counted for adequacy, the share that are at least.
 
     Cells that a person confirmed are no false positives: they are left out of the model's, and the worst of
     them is the category where it is worse than what the others come to.
@@ -61,11 +63,12 @@ def read_cells(
     }
     judged = judge(observed, int(guessed.sum()), points.points, guideline)
     judged = _confirmed(judged, cells, guideline)
-    squamous = {guideline["negative"], *guideline["squamous"]}
+    counted = {guideline["negative"], *guideline["squamous"]}
     endocervical = int((familiar & (cells.best == "endocervical")).sum())
     adequacy = assess_adequacy(
         guideline,
-        cells=int((familiar & np.isin(cells.best.astype(str), list(squamous))).sum()),
+        cells=int((familiar & np.isin(cells.best.astype(str), list(counted))).sum()),
+        share=squamous,
         preparation=preparation,
         abnormal=judged.category in severity(guideline),
         obscured=obscured,

@@ -52,7 +52,8 @@ class CytologyJudge:
         guideline, points, choices, plan = self.guideline, self.points, self.choices, grounds.plan
         cells = cells_of(table, self.classes, self.roles, grounds.mpp, self.side_um)
         obscured = grounds.derived.values[OBSCURED]
-        reading = read_cells(cells, points, guideline, choices.preparation, choices.population, obscured)
+        sample = choices.preparation, choices.population, obscured, choices.squamous
+        reading = read_cells(cells, points, guideline, *sample)
         call, refused = call_of(reading, guideline)
         suspicion = np.where(cells.familiar, reading.suspicion, np.nan).astype(np.float32)
         rows = table.append_column("suspicion", pa.array(suspicion))

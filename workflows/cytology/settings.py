@@ -23,6 +23,8 @@ class CytologySettings:
     `focus`: for slides with focal planes. plane: the one that is open; fused: the sharpest part of each;
     best: cells are found in the fused picture, and each is called in the plane sharpest about it.
     `obscured`: share of the squamous cells hidden, 0 to 1, as a person judged it; by default measured.
+    `squamous`: of what is counted as squamous cells, the share that are at least, for adequacy: on whole
+    fields 76 of 106 were nuclei, leucocytes among them (docs/cytology.md).
     `gallery`: cells shown per category. `finder`: papanicolaou, or as for the workflow cells.
     `tile`: pixels a side looked at together, without the halo; `shard`: tiles per task. `exact`: decode the
     slide's stored tiles in full. `nuclei`: how papanicolaou finds them.
@@ -34,6 +36,7 @@ class CytologySettings:
     points: str | None = None
     focus: Focus = "plane"
     obscured: float | None = None
+    squamous: float = 2 / 3
     gallery: int = 6
     finder: str = PAPANICOLAOU
     tile: int = 2048
@@ -51,6 +54,8 @@ class CytologySettings:
             )
         if self.obscured is not None and not 0 <= self.obscured <= 1:
             raise RequestError(f"obscured {self.obscured:g}", "is no share", "give 0 to 1")
+        if not 0 < self.squamous <= 1:
+            raise RequestError(f"squamous {self.squamous:g}", "is no share", "give above 0, to 1")
         for name, kind in (("preparation", Preparation), ("population", Population), ("focus", Focus)):
             value = getattr(self, name)
             if value is not None and value not in get_args(kind):

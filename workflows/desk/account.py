@@ -17,10 +17,11 @@ from coverslip.workflows.desk.table import Table
 from coverslip.workflows.desk.tile_map import CLASSES
 from coverslip.workflows.layers import CELL_LAYER
 from coverslip.workflows.result import SlideResult
-from coverslip.workflows.review.corrections import RejectFinding, areas_of
+from coverslip.workflows.review.corrections import Objects, areas_of
 from coverslip.workflows.review.presence import Presence
+from coverslip.workflows.review.rejection import rejections
 from coverslip.workflows.review.sentence import sentence
-from coverslip.workflows.review.signing import Signature, signatures
+from coverslip.workflows.review.signature import Signature, signatures
 
 
 class Account:
@@ -66,25 +67,26 @@ class Account:
         said = parts or [] if note else parts or [f"{opened.scene.title}, reviewed by {self.desk.reviewer}"]
         self.desk.banner.say(" ".join(filter(None, (note, *said))), adopt=adopt, plain=not loud)
 
-    def stands(self, standing: NDArray[np.int32]) -> None:
+    def stands(self, standing: dict[Objects, NDArray[np.int32]]) -> None:
         """Colour the rows that have another class than is shown."""
         opened = self.desk.opened
         if opened is None:
             return
         self.desk.standing = standing
-        if opened.labels and opened.of == "cells":
-            self._colour_cells(opened, standing)
-        elif opened.tiles is not None and opened.tiles.show(opened.labels, opened.machine, standing):
+        if "cells" in standing and self.desk.labels("cells"):
+            self._colour_cells(opened, standing["cells"], len(self.desk.labels("cells")))
+        tiles, now = opened.tiles, standing.get("tiles")
+        if tiles is not None and now is not None and tiles.show(opened.labels, opened.machine, now):
             self.desk.refresh(CLASSES)
         if self.desk.target is not None:
             self._guide.show_card(self.desk.target)
 
-    def _colour_cells(self, opened: Opened, standing: NDArray[np.int32]) -> None:
+    def _colour_cells(self, opened: Opened, standing: NDArray[np.int32], classes: int) -> None:
         if opened.cells is None:
             return
         named = standing >= 0
         shown = opened.cells.classes
-        excluded = ~named & (shown >= 0) & (shown < len(opened.labels))
+        excluded = ~named & (shown >= 0) & (shown < classes)
         rows = np.flatnonzero((named & (shown != standing)) | excluded)
         if len(rows):
             opened.cells.recolour(rows, standing[rows])
@@ -95,7 +97,8 @@ class Account:
         if opened is None or opened.base is None or session is None:
             return
         self.desk.revised = result
-        gone = {one.finding for one in session.state.corrections if isinstance(one, RejectFinding)}
+        case = session.case
+        gone = {name: str(one) for name, one in rejections(case.opinion, case.trail.entries).items()}
         machine = opened.base.result
         summary = machine.summary
         if result.summary != machine.summary:

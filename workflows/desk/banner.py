@@ -65,7 +65,7 @@ class Banner(QFrame):
         self._fit()
 
     def _fit(self) -> None:
-        """As high as the text is at this width: docks do not ask for it."""
+        """At least as high as the text is at this width: docks do not ask for it, and may be higher."""
         room = QRect(0, 0, max(50, self.text.width()), 10_000)
         lines = self.text.fontMetrics().boundingRect(room, Qt.TextFlag.TextWordWrap, self.text.text())
         button = (
@@ -73,4 +73,4 @@ class Banner(QFrame):
             if any(one.isVisibleTo(self) for one in (self.adopt, self.retry, self.anew))
             else 0
         )
-        self.setFixedHeight(max(LEAST_PX, lines.height() + MARGIN_PX, button + MARGIN_PX))
+        self.setMinimumHeight(max(LEAST_PX, lines.height() + MARGIN_PX, button + MARGIN_PX))

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from coverslip.workflows.outputs import RESULT, read_result
 from coverslip.workflows.result import Quality, SlideResult
-from coverslip.workflows.review.signing import Signature
+from coverslip.workflows.review.signature import Signature
 from coverslip.workflows.review.state import State, signed_state
-from coverslip.workflows.worklist import WORKLIST, Line, read_worklist, refresh_worklist
+from coverslip.workflows.worklist_table import WORKLIST, Line, read_worklist
 
 # Where nearly all tissue is evaluable there is nothing to say of it in a list.
 WORTH_SAYING = 0.95
@@ -87,6 +87,9 @@ def reviewed_batch(rows: tuple[Row, ...], home: Path, out: Path | None) -> tuple
     before = next((line for line in read_worklist(out) if line.id == home.name), None)
     said = (before.review_state, before.signed_by, before.signed_at) if before else None
     if said != (now.state, "; ".join(now.by) or None, now.at):
+        # Imported here: what draws the worklist's page is not needed to open a case.
+        from coverslip.workflows.worklist import refresh_worklist
+
         refresh_worklist(out)
     return read_batch(out)
 

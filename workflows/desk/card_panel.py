@@ -3,26 +3,27 @@
 from __future__ import annotations
 
 from qtpy.QtCore import Qt
-from qtpy.QtWidgets import QFrame, QGridLayout, QLabel, QProgressBar, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QGridLayout, QLabel, QProgressBar, QWidget
 
 from coverslip.workflows.desk.objects import Card
+from coverslip.workflows.desk.scrolled import Scrolled
 
 MOST_CLASSES = 6
+LEAST_PX = 200
 EMPTY = "Click a cell or a tile to see what is known of it; number keys give it another class."
 
 
-class CardPanel(QFrame):
+class CardPanel(Scrolled):
     """Class, probabilities, area and score of one object."""
 
     def __init__(self, parent: QWidget | None = None):
-        super().__init__(parent)
-        self.setFrameShape(QFrame.Shape.StyledPanel)
+        super().__init__(LEAST_PX, parent)
         self.title = QLabel(EMPTY, wordWrap=True)
         self._body = QWidget()
-        layout = QVBoxLayout(self)
-        layout.setContentsMargins(8, 6, 8, 6)
-        layout.addWidget(self.title)
-        layout.addWidget(self._body)
+        self.column.setContentsMargins(8, 6, 8, 6)
+        self.column.addWidget(self.title)
+        self.column.addWidget(self._body)
+        self.column.addStretch()
         self._grid = QGridLayout(self._body)
         self._grid.setContentsMargins(0, 0, 0, 0)
         self._grid.setVerticalSpacing(2)

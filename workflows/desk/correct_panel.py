@@ -21,6 +21,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
+from coverslip.workflows.desk.scrolled import Scrolled
 from coverslip.workflows.palette import Rgba
 
 # What is usually said; another reason can be typed.
@@ -28,6 +29,7 @@ EXCLUDE_REASONS = ("out of focus", "fold", "necrosis", "crush or thermal artefac
 REJECT_REASONS = ("artefact", "not what it is called", "outside the lesion", "out of focus")
 MOST_KEYS = 9
 SWATCH_PX = 14
+LEAST_PX = 300
 COLUMNS = 2
 
 
@@ -49,7 +51,8 @@ class QuestionBar(QFrame):
 
     def __init__(self, parent: QWidget | None = None):
         super().__init__(parent)
-        self.setFrameShape(QFrame.Shape.Box)
+        self.setObjectName("coverslip-question")
+        self.setStyleSheet("#coverslip-question { border: 1px solid #e6a93a; border-radius: 2px; }")
         self._question: Question | None = None
         self.text = QLabel(wordWrap=True, textFormat=Qt.TextFormat.PlainText)
         self.answer = QComboBox(editable=True, insertPolicy=QComboBox.InsertPolicy.NoInsert)
@@ -111,7 +114,7 @@ class QuestionBar(QFrame):
         self.hide()
 
 
-class CorrectPanel(QWidget):
+class CorrectPanel(Scrolled):
     """`classed`: a class's number was asked for. `tool`: one of `TOOLS` was. `undone`, `redone`: likewise."""
 
     classed = Signal(int)
@@ -120,7 +123,7 @@ class CorrectPanel(QWidget):
     redone = Signal()
 
     def __init__(self, parent: QWidget | None = None):
-        super().__init__(parent)
+        super().__init__(LEAST_PX, parent)
         self.question = QuestionBar()
         self._classes = QGridLayout()
         self._classes.setContentsMargins(0, 0, 0, 0)
@@ -145,13 +148,11 @@ class CorrectPanel(QWidget):
         row = QHBoxLayout()
         row.addWidget(self.undo)
         row.addWidget(self.redo)
-        layout = QVBoxLayout(self)
-        for widget in (self.question, classes, tools):
-            layout.addWidget(widget)
-        layout.addWidget(QLabel("Corrections, the last on top"))
-        layout.addWidget(self.list, 1)
-        layout.addLayout(row)
-        layout.addWidget(self.saved)
+        for widget in (self.question, classes, tools, QLabel("Corrections, the last on top")):
+            self.column.addWidget(widget)
+        self.column.addWidget(self.list, 1)
+        self.column.addLayout(row)
+        self.column.addWidget(self.saved)
         self.show_classes((), {})
 
     def _tool(self, name: str, text: str, tip: str) -> QPushButton:
@@ -179,7 +180,7 @@ class CorrectPanel(QWidget):
             self._buttons.append(button)
             self._classes.addWidget(button, n // COLUMNS, n % COLUMNS)
         told = (
-            "Select a cell or tile and press its number; or choose a class, then lasso cells."
+            "Select a cell or tile and press its number; or choose a class, then draw a lasso."
             if names
             else "This workflow has no classes to give: areas, findings and the call can be corrected."
         )
@@ -209,7 +210,7 @@ class CorrectPanel(QWidget):
 
 
 TOOLS = (
-    ("lasso", "Lasso cells  L", "Draw around cells to give them all a class"),
+    ("lasso", "Lasso  L", "Draw around cells, or tiles, to give them all a class"),
     ("region", "Region  R", "Draw an area and name it"),
     ("exclude", "Exclude  X", "Draw an area in which nothing counts"),
     ("edit", "Edit areas  E", "Move corners; click an area and press Delete to take it back"),

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,6 @@ from qtpy.QtCore import QEvent, QObject
 from qtpy.QtWidgets import QFileDialog
 
 from coverslip.errors import RequestError
-from coverslip.extras import require
 from coverslip.ruo import RUO
 from coverslip.workflows.desk.account import Account
 from coverslip.workflows.desk.background import Background
@@ -22,16 +22,17 @@ from coverslip.workflows.desk.editor import Editor
 from coverslip.workflows.desk.guide import Guide
 from coverslip.workflows.desk.keys import layer_keys
 from coverslip.workflows.desk.lines import sections_of
-from coverslip.workflows.desk.objects import Known
+from coverslip.workflows.desk.objects import Known, kinds_of
 from coverslip.workflows.desk.opened import Opened, open_here
 from coverslip.workflows.desk.person import remember
 from coverslip.workflows.desk.plan import Plan, home_of
 from coverslip.workflows.desk.second import Second
 from coverslip.workflows.desk.session import Session
 from coverslip.workflows.desk.shortcuts import bind, show_keys, toggle
+from coverslip.workflows.desk.shown import Shown
 from coverslip.workflows.desk.stage import Stage
 from coverslip.workflows.desk.table import Table
-from coverslip.workflows.layers import Given, Scene, describe
+from coverslip.workflows.layers import Scene, describe
 from coverslip.workflows.outputs import RESULT
 from coverslip.workflows.review.reviewer import Reviewer
 
@@ -114,14 +115,18 @@ class Desk(Table):
     def busy(self) -> bool:
         """Whether something is being opened, saved, computed or read."""
         working = self.session is not None and self.session.busy
-        return working or self._background.busy or self._lists.busy or self.gallery.busy
+        laying = self.shown is not None and self.shown.busy
+        return working or laying or self._background.busy or self._lists.busy or self.gallery.busy
 
-    def begin(self, plan: Plan, opened: Opened) -> None:
-        """Show what was planned, and what comes first of it, already read."""
+    def begin(self, plan: Plan, opened: Opened | Future[Opened] | None = None) -> None:
+        """Show what was planned, and what comes first of it: read already, being read, or yet to be read."""
         self.leave()
         self.out, self.course = plan.out, Course(plan.queue)
         self.worklist.show_rows(plan.rows)
-        self.show(opened)
+        if isinstance(opened, Opened):
+            self.show(opened)
+        else:
+            self.show_path(plan.first, reading=opened)
 
     def open_row(self, row: Row) -> None:
         """What failed has nothing to show but why."""
@@ -135,8 +140,8 @@ class Desk(Table):
         if self.opened is not None and self.opened.home is not None:
             self.show_path(self.opened.home, anew=anew)
 
-    def show_path(self, path: Path, mpp: Given = None, *, anew: bool = False) -> None:
-        """Read in the background; what is shown stays until then."""
+    def show_path(self, path: Path, *, anew: bool = False, reading: Future[Opened] | None = None) -> None:
+        """Read in the background, or waited for there; what is shown stays until then."""
         self._asked += 1
         asked, reviewer = self._asked, self.reviewer
         if self.session is not None and self.opened is not None and self.opened.home == path:
@@ -149,28 +154,35 @@ class Desk(Table):
             else:
                 self.show(opened)
 
-        self._background.do(lambda: open_here(path, reviewer, mpp, anew=anew), show, self.account.refuse)
+        read = reading.result if reading is not None else partial(open_here, path, reviewer, anew=anew)
+        self._background.do(read, show, self.account.refuse)
 
-    def show(self, opened: Opened, layers: Sequence[Layer] = ()) -> None:
-        """`layers`: of its scene, where they are in the viewer already."""
-        from coverslip.workflows.napari_plugin import scene_data
-        from coverslip.workflows.view import dress
-
+    def show(self, opened: Opened) -> None:
         self.leave()
         self.opened = opened
-        create = require("napari").layers.Layer.create
-        dress(self.viewer, opened.scene)
-        self.layers = list(layers) or [create(*data) for data in scene_data(opened.scene)]
-        for layer in self.layers:
-            if layer not in self.viewer.layers:
-                self.viewer.add_layer(layer)
-        self.viewer.title = f"{opened.scene.title} — {RUO}"
-        self.stage = self._stage(opened)
-        self._show_base(opened)
-        self._begin(opened)
+        with self._drawn_once():
+            self.shown = Shown(self.viewer, opened.scene, self)
+            self.shown.drawn.connect(partial(self._begin, opened))
+            self.shown.grown.connect(self._list_layers)
+            self.viewer.title = f"{opened.scene.title} — {RUO}"
+            self.stage = self._stage(opened, self.shown.image)
+            self._show_base(opened)
 
-    def _stage(self, opened: Opened) -> Stage:
-        stage = Stage(self.viewer, self.layers[0], opened.world, self)
+    @contextlib.contextmanager
+    def _drawn_once(self) -> Iterator[None]:
+        """napari draws the canvas again with each layer; a person sees them all appear."""
+        window = self.viewer.window._qt_window
+        window.setUpdatesEnabled(False)
+        try:
+            yield
+        finally:
+            window.setUpdatesEnabled(True)
+
+    def _list_layers(self) -> None:
+        self.look.show_layers(self.viewer, layer_keys(self.viewer.layers))
+
+    def _stage(self, opened: Opened, image: Layer) -> Stage:
+        stage = Stage(self.viewer, image, opened.world, self)
         stage.clicked.connect(self.guide.click)
         stage.lassoed.connect(self.editor.take_lasso)
         stage.outlined.connect(self.editor.take_outline)
@@ -186,7 +198,7 @@ class Desk(Table):
         self.sign.clear()
         self.card.show_card(None)
         self.gallery.show_pictures("", (), None)
-        self.look.show_layers(self.viewer, layer_keys(self.viewer.layers))
+        self._list_layers()
         self.account.show_zoom(self.viewer.scene.camera.zoom)
         self.correct.show_classes(opened.labels, opened.colours)
         self.correct.show_corrections((), can_undo=False, can_redo=False)
@@ -196,16 +208,18 @@ class Desk(Table):
         if base is None:
             self.findings.show_sections("No result: a slide to look at." if not opened.home else "", ())
             return
-        self.known = Known(base, opened.of, opened.cells.index if opened.cells is not None else None)
+        self.known = Known(base, opened.cells.index if opened.cells is not None else None)
         self.revised = base.result
         self.findings.show_sections(base.result.summary, sections_of(base.result, base.result))
-        self.guide.show_first(base.result)
 
     def _begin(self, opened: Opened) -> None:
+        """What reads files and computes, once the slide is seen."""
+        if opened.base is not None:
+            self.guide.show_first(opened.base.result)
         if opened.case is None:
             self.account.say_state(None)
         else:
-            self.session = Session(opened.case, opened.of, self)
+            self.session = Session(opened.case, kinds_of(opened.case.base), self)
             self.session.saved.connect(self.account.saved)
             self.session.met.connect(self.account.say_state)
             self.session.standing.connect(self.account.stands)
@@ -232,12 +246,12 @@ class Desk(Table):
             self.stage.close()
             self.stage = None
         self.gallery.show_pictures("", (), None)
-        with contextlib.suppress(RuntimeError):
-            for layer in self.layers:
-                if layer in self.viewer.layers:
-                    self.viewer.layers.remove(layer)
-        self.layers = []
-        self.target = self.standing = self.revised = self.known = None
+        if self.shown is not None:
+            self.shown.remove()
+            self.shown.deleteLater()
+            self.shown = None
+        self.target = self.revised = self.known = None
+        self.standing = {}
         self.lasso, self.active, self.note = (), None, ""
         opened.scene.close()
         if opened.case is not None and opened.home is not None:

@@ -32,18 +32,19 @@ class Editor:
     def give_class(self, number: int) -> None:
         """To what the lasso holds, else to what is selected; else it is what the next lasso gives."""
         opened, session = self.desk.opened, self.desk.session
-        if opened is None or session is None or number >= len(opened.labels):
+        of = self.desk.giving
+        if opened is None or session is None or number >= len(self.desk.labels(of)):
             return
-        label = opened.labels[number]
+        label = self.desk.labels(of)[number]
         self.desk.correct.show_active(self.desk.active)
         if self.desk.lasso:
             rows, self.desk.lasso = self.desk.lasso, ()
             self.desk.correct.question.drop()
             self._end_lasso()
-            session.correct(Relabel(of="cells", rows=rows, label=label))
-        elif self.desk.target is not None and self.desk.target.of == opened.of:
+            session.correct(Relabel(of=of, rows=rows, label=label))
+        elif self.desk.target is not None:
             if self.desk.class_of(self.desk.target) != label:
-                session.correct(Relabel(of=opened.of, rows=(self.desk.target.row,), label=label))
+                session.correct(Relabel(of=of, rows=(self.desk.target.row,), label=label))
         else:
             self.desk.active = None if self.desk.active == number else number
             self.desk.correct.show_active(self.desk.active)
@@ -58,7 +59,7 @@ class Editor:
             self.desk.correct.show_tool(name)
         self._tool = name
         if name == "lasso":
-            self.desk.target = None
+            self.desk.point_at(None)
             self.desk.stage.frame(())
             self.desk.stage.draw_lasso()
         elif name in ("region", "exclude"):
@@ -82,23 +83,26 @@ class Editor:
             self.desk.stage.look()
 
     def take_lasso(self, ring: NDArray[np.float64]) -> None:
-        opened, stage = self.desk.opened, self.desk.stage
-        if opened is None or stage is None or opened.cells is None:
+        """Holds the cells whose middle is in it; tiles where these are given classes."""
+        opened, stage, known = self.desk.opened, self.desk.stage, self.desk.known
+        if opened is None or stage is None or known is None:
             self.look_again()
             return
+        self.desk.point_at(None)
         corners = np.array([stage.world.place(float(y), float(x)) for y, x in ring[:, -2:]])
-        rows = tuple(opened.cells.index.inside(corners).tolist())
+        rows, what = known.inside(opened.of, corners), opened.of
         if not rows:
-            self.desk.correct.say("No cell lies in the lasso.")
+            self.desk.correct.say(f"No {what[:-1]} lies in the lasso.")
             self._end_lasso()
             return
+        counted = f"{len(rows)} {what if len(rows) > 1 else what[:-1]}"
         self.desk.lasso = rows
         if self.desk.active is not None:
             self.give_class(self.desk.active)
             return
         self._ask(
             Question(
-                f"{len(rows)} cells in the lasso: press the number of their class, or choose it.",
+                f"{counted} in the lasso: press the number of their class, or choose it.",
                 opened.labels,
                 "Give this class",
                 lambda label: self.give_class(opened.labels.index(label)),

@@ -16,6 +16,10 @@ COLUMNS = ("", "Machine", "Revised")
 CHANGED = "#e6a93a"
 LINE = Qt.ItemDataRole.UserRole
 WHERE = "↗ "
+# Texts longer than this stand over all columns, below the name they are of.
+SHORT = 24
+# Of the columns "Machine" and "Revised": figures and their intervals go over two lines where there are both.
+ALONE_PX, BOTH_PX = 126, 112
 
 
 class FindingsPanel(QWidget):
@@ -41,8 +45,8 @@ class FindingsPanel(QWidget):
         header.setSectionResizeMode(0, QHeaderView.ResizeMode.Stretch)
         for column in (1, 2):
             header.setSectionResizeMode(column, QHeaderView.ResizeMode.Interactive)
-        self.tree.setColumnWidth(1, 122)
-        self.tree.setColumnWidth(2, 104)
+        self.tree.setColumnWidth(1, ALONE_PX)
+        self.tree.setColumnWidth(2, BOTH_PX)
         self.tree.itemClicked.connect(self._clicked)
         self.tree.itemActivated.connect(self._clicked)
         layout = QVBoxLayout(self)
@@ -64,15 +68,21 @@ class FindingsPanel(QWidget):
                 head.addChild(_item(line, self.font()))
             head.setExpanded(True)
             for n, line in enumerate(section.lines):
-                if line.kind == "notice":
-                    tree_line = head.child(n)
-                    assert tree_line is not None
-                    tree_line.setFirstColumnSpanned(True)
-        changed = any(line.changed for section in sections for line in section.lines)
-        self.tree.setColumnHidden(2, not changed)
+                item = head.child(n)
+                assert item is not None
+                item.setFirstColumnSpanned(not (item.text(1) or item.text(2)))
+                for text, told in _below(line):
+                    _add_below(item, line, text, told, self.font())
+        self._fit(any(line.changed for section in sections for line in section.lines))
         self.tree.verticalScrollBar().setValue(at)
         if chosen is not None:
             self.select(chosen.kind, chosen.name)
+
+    def _fit(self, both: bool) -> None:
+        """Widths as a person set them stay until there is a column more, or one less."""
+        if both == self.tree.isColumnHidden(2):
+            self.tree.setColumnHidden(2, not both)
+            self.tree.setColumnWidth(1, BOTH_PX if both else ALONE_PX)
 
     def item(self, kind: str, name: str) -> QTreeWidgetItem | None:
         for item in self._items():
@@ -126,9 +136,47 @@ def _bold(font: QFont) -> QFont:
     return bold
 
 
+def _in_columns(line: Line) -> tuple[str, str]:
+    """The machine's and the revised text where they fit there; two that are compared stand in one place."""
+    both = max(len(line.original), len(line.revised)) <= SHORT
+    return line.original if both else "", line.revised if len(line.revised) <= SHORT else ""
+
+
+def _below(line: Line) -> Iterator[tuple[str, str]]:
+    """What stands below a line, and who says so: "machine", "revised", or "reason" of a reviewer."""
+    original, revised = _in_columns(line)
+    if line.original != original:
+        yield line.original, "machine"
+    if line.revised != revised:
+        yield line.revised, "revised"
+    if line.rejected:
+        yield f"Rejected: {line.rejected}", "reason"
+
+
+def _add_below(item: QTreeWidgetItem, line: Line, text: str, told: str, font: QFont) -> None:
+    """Over all columns; a click on it is one on the line it is of."""
+    below = QTreeWidgetItem(item, [text])
+    below.setData(0, LINE, line)
+    below.setToolTip(0, text)
+    if told == "machine" and line.rejected:
+        below.setFont(0, _struck(font))
+    if told != "machine":
+        below.setForeground(0, QBrush(QColor(CHANGED)))
+    if told == "revised":
+        below.setFont(0, _bold(font))
+    below.setFirstColumnSpanned(True)
+    item.setExpanded(True)
+
+
+def _struck(font: QFont) -> QFont:
+    struck = QFont(font)
+    struck.setStrikeOut(True)
+    return struck
+
+
 def _item(line: Line, font: QFont) -> QTreeWidgetItem:
     name = (WHERE if line.places else "") + line.name
-    item = QTreeWidgetItem([name, line.original, line.revised])
+    item = QTreeWidgetItem([name, *_in_columns(line)])
     item.setData(0, LINE, line)
     for column in range(3):
         item.setToolTip(column, line.note or line.name)
@@ -137,10 +185,8 @@ def _item(line: Line, font: QFont) -> QTreeWidgetItem:
         item.setForeground(2, QBrush(QColor(CHANGED)))
         item.setFont(2, _bold(font))
     if line.rejected:
-        struck = QFont(font)
-        struck.setStrikeOut(True)
-        item.setFont(0, struck)
-        item.setFont(1, struck)
+        item.setFont(0, _struck(font))
+        item.setFont(1, _struck(font))
     if line.kind == "notice":
         slanted = QFont(font)
         slanted.setItalic(True)

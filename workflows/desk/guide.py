@@ -9,6 +9,7 @@ from coverslip.workflows.desk.place import Place, magnification, of_finding
 from coverslip.workflows.desk.table import Table
 from coverslip.workflows.pictures import format_score
 from coverslip.workflows.result import SlideResult
+from coverslip.workflows.review.corrections import Objects
 from coverslip.workflows.review.queue import Suggestion
 
 # A click reaches a cell whose centre is no further than this on the screen, or on the glass.
@@ -48,14 +49,19 @@ class Guide:
     def _pictures_of_class(self, name: str) -> list[Picture]:
         """Of a count of one class, those that show it most."""
         opened, known = self.desk.opened, self.desk.known
-        if opened is None or known is None or self.desk.standing is None:
+        if opened is None or known is None:
             return []
         said = name.casefold()
-        fitting = [n for n, label in enumerate(opened.labels) if said.endswith(label.casefold())]
+        fitting: list[tuple[int, Objects, int]] = [
+            (len(label), of, n)
+            for of in self.desk.standing
+            for n, label in enumerate(self.desk.labels(of))
+            if said.endswith(label.casefold())
+        ]
         if not fitting:
             return []
-        number = max(fitting, key=lambda n: len(opened.labels[n]))
-        targets = known.of_class(opened.of, number, self.desk.standing, MOST_OF_CLASS)
+        _, of, number = max(fitting, key=lambda one: one[0])
+        targets = known.of_class(of, number, self.desk.standing[of], MOST_OF_CLASS)
         return [Picture(known.place(one), f"{one.of[:-1]} {one.row + 1}", one) for one in targets]
 
     def show_first(self, result: SlideResult) -> None:
@@ -94,8 +100,7 @@ class Guide:
         if target is not None:
             self.select(target)
         else:
-            self.desk.target = None
-            self.desk.card.show_card(None)
+            self.desk.point_at(None)
             stage.frame(line.places if line is not None else ())
 
     def select(self, target: Target) -> None:
@@ -103,7 +108,7 @@ class Guide:
         opened, known, stage = self.desk.opened, self.desk.known, self.desk.stage
         if opened is None or known is None or stage is None:
             return
-        self.desk.target = target
+        self.desk.point_at(target)
         outlined = opened.cells is not None and opened.cells.cells.outlines is not None
         if target.of == "cells" and outlined and opened.cells is not None:
             stage.ring(opened.cells.outline(target.row))

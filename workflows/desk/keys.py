@@ -25,7 +25,7 @@ KEYS: tuple[Key, ...] = (
     Key(("P", "PgUp"), "previous slide, or suggestion", "step", "-1"),
     Key(("F",), "findings", "findings"),
     Key(("G",), "gallery: walk with the arrow keys", "gallery"),
-    Key(("L",), "lasso cells", "tool", "lasso"),
+    Key(("L",), "lasso cells, or tiles", "tool", "lasso"),
     Key(("R",), "draw a region", "tool", "region"),
     Key(("X",), "exclude an area", "tool", "exclude"),
     Key(("E",), "edit areas", "tool", "edit"),

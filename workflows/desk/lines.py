@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Literal
 
 from coverslip.ruo import RUO
@@ -16,14 +17,15 @@ NOT_EVALUABLE = "not evaluable"
 UNITS = {"1": "", "um2": "µm²", "/mm2": "/mm²", "mm2": "mm²", "um": "µm"}
 # What is shown in pictures smaller than this is one cell: a cell of 25 µm with what is around it.
 SINGLE_UM = 45.0
+NONE_REJECTED: Mapping[str, str] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
     """`original`: what the machine said; `revised`: what holds now, "" where that is the same.
 
-    `note`: all there is to know, for who points at it. `places`: where it is on the slide. `rejected`: a
-    finding that does not hold.
+    `note`: all there is to know, for who points at it. `places`: where it is on the slide. `rejected`: why a
+    finding does not hold, and who says so; "" for one that does.
     """
 
     kind: Kind
@@ -32,7 +34,7 @@ class Line:
     revised: str = ""
     note: str = ""
     places: tuple[Place, ...] = ()
-    rejected: bool = False
+    rejected: str = ""
 
     @property
     def changed(self) -> bool:
@@ -46,9 +48,12 @@ class Section:
 
 
 def sections_of(
-    original: SlideResult, revised: SlideResult, rejected: Collection[str] = ()
+    original: SlideResult, revised: SlideResult, rejected: Mapping[str, str] = NONE_REJECTED
 ) -> tuple[Section, ...]:
-    """All of a result, in the order in which it is read; sections without lines are left out."""
+    """All of a result, in the order in which it is read; sections without lines are left out.
+
+    `rejected`: why the findings of these names do not hold, and who says so.
+    """
     found = (
         Section("Call", (*_call(original.call, revised.call), Line("notice", RUO, ""))),
         Section("Findings", _findings(original, revised, rejected)),
@@ -117,12 +122,12 @@ def single_px(result: SlideResult) -> float:
     return SINGLE_UM / min(result.slide.mpp.x, result.slide.mpp.y)
 
 
-def _findings(original: SlideResult, revised: SlideResult, rejected: Collection[str]) -> tuple[Line, ...]:
+def _findings(original: SlideResult, revised: SlideResult, rejected: Mapping[str, str]) -> tuple[Line, ...]:
     now = {finding.name: finding for finding in revised.findings}
     small, lines = single_px(original), []
     for finding in original.findings:
         after = now.pop(finding.name, None)
-        away = finding.name in rejected
+        away = rejected.get(finding.name, "")
         text = "rejected" if away else after.text if after else "no longer found"
         shown = after if after and after.tiles and not away else finding
         lines.append(

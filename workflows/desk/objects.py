@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import get_args
 
 import numpy as np
 import pyarrow as pa
+import shapely
 from numpy.typing import NDArray
 
 from coverslip.workflows.cell_index import CellIndex
 from coverslip.workflows.desk.place import Place
 from coverslip.workflows.review.base import Base
 from coverslip.workflows.review.corrections import Objects
+from coverslip.workflows.review.recompute import labels_of
 
 # A cell whose size the table does not say.
 NOMINAL_UM2 = 80.0
@@ -46,13 +49,12 @@ class Card:
 class Known:
     """The tables of a base, asked for one row or for what lies at a place; level-0 pixels.
 
-    `of`: what the workflow gives classes to; the others are not pointed at. `cells`: an index of the cells
-    where one was made already.
+    What the workflow gives no class to is not pointed at. `cells`: an index of the cells where one was made
+    already.
     """
 
-    def __init__(self, base: Base, of: Objects = "cells", cells: CellIndex | None = None):
-        self.base = base
-        self.of: Objects = of
+    def __init__(self, base: Base, cells: CellIndex | None = None):
+        self.base, self.kinds = base, kinds_of(base)
         self.cells = cells or (_index(base.cells) if base.cells is not None else None)
         self.tile_size = tile_size(base)
         self._tiles = corners_of(base.tiles) if self.tile_size else None
@@ -74,12 +76,23 @@ class Known:
         return Place(x - width / 2, y - height / 2, width, height, single=True)
 
     def at(self, x: float, y: float, reach: float) -> Target | None:
-        """The cell next to a place, or the tile that holds it; None for none."""
-        if self.of == "cells":
-            row = None if self.cells is None else self.cells.nearest(x, y, reach)
-        else:
-            row = self._tile_at(x, y)
-        return None if row is None else Target(self.of, row)
+        """The cell next to a place, else the tile that holds it; None for none."""
+        if "cells" in self.kinds and self.cells is not None:
+            row = self.cells.nearest(x, y, reach)
+            if row is not None:
+                return Target("cells", row)
+        row = self._tile_at(x, y) if "tiles" in self.kinds else None
+        return None if row is None else Target("tiles", row)
+
+    def inside(self, of: Objects, ring: NDArray[np.floating]) -> tuple[int, ...]:
+        """Rows whose middle is within a ring, (k, 2) level-0 pixels x, y; ascending."""
+        if of == "cells":
+            found = () if self.cells is None else np.sort(self.cells.inside(ring)).tolist()
+            return tuple(found)
+        if self._tiles is None or self.tile_size is None:
+            return ()
+        x, y = (self._tiles + np.array(self.tile_size) / 2).T
+        return tuple(np.flatnonzero(shapely.contains_xy(shapely.Polygon(ring), x, y)).tolist())
 
     def _tile_at(self, x: float, y: float) -> int | None:
         """Of tiles that overlap, the one whose middle is nearest."""
@@ -129,6 +142,11 @@ class Known:
         table = self.base.cells if of == "cells" else self.base.tiles
         assert table is not None
         return table
+
+
+def kinds_of(base: Base) -> tuple[Objects, ...]:
+    """What a reviewer can give classes to; cells where there is nothing, to be pointed at all the same."""
+    return tuple(of for of in get_args(Objects) if labels_of(base, of)) or ("cells",)
 
 
 def tile_size(base: Base) -> tuple[float, float] | None:

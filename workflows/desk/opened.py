@@ -14,7 +14,7 @@ from coverslip.workflows.cell_canvas import CellCanvas
 from coverslip.workflows.desk.objects import corners_of
 from coverslip.workflows.desk.place import World
 from coverslip.workflows.desk.tile_map import CLASSES, TileMap
-from coverslip.workflows.layers import Given, Scene, describe, result_folder
+from coverslip.workflows.layers import Given, KnownCells, Scene, describe, result_folder
 from coverslip.workflows.palette import Rgba, class_colours
 from coverslip.workflows.review.base import Base, read_base
 from coverslip.workflows.review.case import Case, open_case
@@ -27,8 +27,9 @@ from coverslip.workflows.review.reviewer import Reviewer
 class Opened:
     """`base` None: a slide without a result, or one that cannot be reviewed. `case` None: looked at only.
     `problem`: why, in words; "" where nothing is wrong. `changed`: the result is another than the one this
-    reviewer began on, and can be begun anew. `tiles`: the class map, where tiles are given classes. Close the
-    scene when it is not shown any more."""
+    reviewer began on, and can be begun anew. `of`, `labels`: the table that is given classes, and these; of
+    tiles where both are. `tiles`: the class map, where tiles are given classes. Close the scene when it is
+    not shown any more."""
 
     scene: Scene
     world: World
@@ -55,12 +56,17 @@ class Opened:
     @property
     def colours(self) -> dict[str, Rgba]:
         """Of the classes, as the slide shows them."""
-        shown = self.cells.colours if self.of == "cells" and self.cells is not None else {}
+        return self.colours_of(self.of)
+
+    def colours_of(self, of: Objects) -> dict[str, Rgba]:
+        """Of what cells or tiles can be given."""
+        shown = self.cells.colours if of == "cells" and self.cells is not None else {}
         for layer in () if shown else self.scene.layers:
             if layer.name == CLASSES:
                 shown = {name: layer.colours[n] for n, name in layer.names.items() if n in layer.colours}
-        defaults = dict(class_colours(self.labels).values())
-        return {name: shown.get(name, defaults[name]) for name in self.labels}
+        labels = () if self.base is None else labels_of(self.base, of)
+        defaults = dict(class_colours(labels).values())
+        return {name: shown.get(name, defaults[name]) for name in labels}
 
 
 def open_here(path: Path, reviewer: Reviewer | None, mpp: Given = None, *, anew: bool = False) -> Opened:
@@ -75,12 +81,12 @@ def open_here(path: Path, reviewer: Reviewer | None, mpp: Given = None, *, anew:
         return Opened(scene, World(scene.pixel, scene.unit == "µm"))
     base, case, problem, changed = _reviewed(home, reviewer, anew)
     of: Objects = "cells"
-    labels: tuple[str, ...] = ()
+    labels, of_cells = (), ()
     try:
         if base is not None:
-            of = "cells" if labels_of(base, "cells") else "tiles"
-            labels = labels_of(base, of)
-        scene = describe(path, mpp, labels if of == "cells" else ())
+            of = "tiles" if labels_of(base, "tiles") else "cells"
+            labels, of_cells = labels_of(base, of), labels_of(base, "cells")
+        scene = describe(path, mpp, KnownCells(of_cells, base.cells if base is not None else None))
     except CoverslipError:
         if case is not None:
             case.close()

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
+from numpy.typing import NDArray
 from qtpy.QtCore import QObject, QTimer, Signal
 
 from coverslip.errors import CoverslipError
@@ -36,8 +38,8 @@ class State:
 class Session(QObject):
     """Owns a case; after `close` others are told that this reviewer left.
 
-    `saved`: State, after each change is on disk. `standing`: the class of each row of the table `of`, (n,) of
-    `labels_of`; `revised`: SlideResult: both of the newest state only. `refused`: a change that was not
+    `saved`: State, after each change is on disk. `standing`: of each table `of` the class of each row, (n,)
+    of `labels_of`; `revised`: SlideResult: both of the newest state only. `refused`: a change that was not
     made, as CoverslipError. `signed`: the folder of the signed result. `met`: State, when somebody else has
     come or left. `touched`: whether anything was changed here since it was opened.
     """
@@ -49,10 +51,10 @@ class Session(QObject):
     signed = Signal(object)
     met = Signal(object)
 
-    def __init__(self, case: Case, of: Objects, parent: QObject | None = None):
+    def __init__(self, case: Case, of: Sequence[Objects], parent: QObject | None = None):
         super().__init__(parent)
         self.case = case
-        self._of: Objects = of
+        self._of = tuple(of)
         self._changes, self._labels, self._results = Background(self), Latest(self), Latest(self)
         self.state, self.touched = _state(case), False
         self._timers = [self._every(BEAT_MS, self._beat), self._every(LOOK_MS, self._look)]
@@ -120,8 +122,12 @@ class Session(QObject):
     def _say(self, state: State) -> None:
         self.state = state
         self.saved.emit(state)
-        base, of, corrections = self.case.base, self._of, state.corrections
-        self._labels.do(lambda: standing_labels(base, corrections, of), self.standing.emit, self.refused.emit)
+        base, kinds, corrections = self.case.base, self._of, state.corrections
+
+        def stand() -> dict[Objects, NDArray[np.int32]]:
+            return {of: standing_labels(base, corrections, of) for of in kinds}
+
+        self._labels.do(stand, self.standing.emit, self.refused.emit)
         self._results.do(lambda: recompute(base, corrections), self.revised.emit, self.refused.emit)
 
     def _say_signed(self, folder: Path) -> None:

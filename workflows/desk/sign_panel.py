@@ -16,23 +16,25 @@ from qtpy.QtWidgets import (
     QPlainTextEdit,
     QPushButton,
     QRadioButton,
-    QVBoxLayout,
     QWidget,
 )
 
 from coverslip.ruo import RUO
+from coverslip.workflows.desk.scrolled import Scrolled
 from coverslip.workflows.outputs import REPORT
 from coverslip.workflows.review.reviewer import Reviewer
 
+LEAST_PX = 300
 
-class SignPanel(QWidget):
+
+class SignPanel(Scrolled):
     """`signing`: status and comment. `renamed`: a Reviewer, where name or role were changed."""
 
     signing = Signal(str, str)
     renamed = Signal(str, str)
 
     def __init__(self, parent: QWidget | None = None):
-        super().__init__(parent)
+        super().__init__(LEAST_PX, parent)
         self.name, self.role = QLineEdit(), QLineEdit(placeholderText="such as pathologist")
         for field in (self.name, self.role):
             field.editingFinished.connect(self._edited)
@@ -49,6 +51,8 @@ class SignPanel(QWidget):
             placeholderText="Comment, shown on the signed report", tabChangesFocus=True
         )
         self.comment.setFixedHeight(84)
+        # napari's style has none; seen on its dark and its light theme
+        self.comment.setStyleSheet("border: 1px solid #7a828c; border-radius: 2px;")
         form = QFormLayout()
         form.addRow("Name", self.name)
         form.addRow("Role", self.role)
@@ -64,12 +68,11 @@ class SignPanel(QWidget):
         self.open.hide()
         self.opinions = QLabel(wordWrap=True, textFormat=Qt.TextFormat.PlainText)
         self.report: Path | None = None
-        layout = QVBoxLayout(self)
-        layout.addLayout(form)
+        self.column.addLayout(form)
         for widget in (self.what, self.sign, self.said, self.open, self.opinions):
-            layout.addWidget(widget)
-        layout.addStretch()
-        layout.addWidget(QLabel(f"<i>{RUO}</i>", wordWrap=True))
+            self.column.addWidget(widget)
+        self.column.addStretch()
+        self.column.addWidget(QLabel(f"<i>{RUO}</i>", wordWrap=True))
 
     def show_reviewer(self, reviewer: Reviewer) -> None:
         self.name.setText(reviewer.name)

@@ -19,27 +19,31 @@ from coverslip.workflows.desk.look_panel import LookPanel
 from coverslip.workflows.desk.objects import Known, Target
 from coverslip.workflows.desk.opened import Opened
 from coverslip.workflows.desk.session import Session
+from coverslip.workflows.desk.shown import Shown
 from coverslip.workflows.desk.sign_panel import SignPanel
 from coverslip.workflows.desk.stage import Stage
 from coverslip.workflows.desk.worklist_panel import WorklistPanel
 from coverslip.workflows.result import SlideResult
+from coverslip.workflows.review.corrections import Objects
+from coverslip.workflows.review.recompute import labels_of
 from coverslip.workflows.review.reviewer import Reviewer
 
 if TYPE_CHECKING:
     from napari import Viewer
-    from napari.layers import Layer
 
 # Widths of the panels' columns; the slide has what is left of 1280 pixels or more.
 # Narrow where the window is below `WIDE_PX`.
-LEFT_PX, RIGHT_PX, NARROW_PX, WIDE_PX = 440, 390, 300, 1500
+LEFT_PX, RIGHT_PX, WIDE_PX = 440, 480, 1500
+NARROW_LEFT_PX, NARROW_RIGHT_PX = 320, 390
 
 
 class Table(QObject):
     """`opened`: what is shown; `session`: its corrections, None where it is looked at only.
 
-    `revised`: the result after them; `standing`: the class of each row, (n,) of `opened.labels`. `target`:
-    what is selected; `lasso`: rows of the cells in the lasso; `active`: the class that the next lasso gives.
-    `note`: why this slide is looked at, where a queue is walked. `out`: the run's folder.
+    `revised`: the result after them; `standing`: of tiles and cells the class of each row, (n,) of
+    `labels_of`. `target`: what is selected; `lasso`: rows of the cells or tiles in the lasso; `active`: the
+    class that the next lasso gives. `note`: why this slide is looked at, where a queue is walked. `out`: the
+    run's folder.
     """
 
     def __init__(self, viewer: Viewer, reviewer: Reviewer | None):
@@ -50,13 +54,13 @@ class Table(QObject):
         self.stage: Stage | None = None
         self.known: Known | None = None
         self.revised: SlideResult | None = None
-        self.standing: NDArray[np.int32] | None = None
+        self.standing: dict[Objects, NDArray[np.int32]] = {}
         self.target: Target | None = None
         self.active: int | None = None
         self.lasso: tuple[int, ...] = ()
         self.out: Path | None = None
         self.note = ""
-        self.layers: list[Layer] = []
+        self.shown: Shown | None = None
         self._make_panels()
 
     def _make_panels(self) -> None:
@@ -102,8 +106,8 @@ class Table(QObject):
         self.docks["left"].show()
         self.docks["left"].raise_()
         wide = [self.docks["left"], self.docks["right"]]
-        left = LEFT_PX if window.width() >= WIDE_PX else NARROW_PX
-        window.resizeDocks(wide, [left, RIGHT_PX], Qt.Orientation.Horizontal)
+        widths = [LEFT_PX, RIGHT_PX] if window.width() >= WIDE_PX else [NARROW_LEFT_PX, NARROW_RIGHT_PX]
+        window.resizeDocks(wide, widths, Qt.Orientation.Horizontal)
 
     def _dock(self, widget: QWidget, name: str, area: str, *, bare: bool = False) -> QDockWidget:
         dock = self.viewer.window.add_dock_widget(widget, name=name, area=area, allowed_areas=None)
@@ -113,13 +117,31 @@ class Table(QObject):
 
     def class_of(self, target: Target) -> str | None:
         """The class a row has now; None for none."""
-        opened = self.opened
-        if opened is None or self.standing is None or target.of != opened.of:
-            return None
-        number = int(self.standing[target.row])
-        return opened.labels[number] if number >= 0 else None
+        standing = self.standing.get(target.of)
+        number = -1 if standing is None else int(standing[target.row])
+        return self.labels(target.of)[number] if number >= 0 else None
+
+    def labels(self, of: Objects) -> tuple[str, ...]:
+        """Classes that cells or tiles of what is open can be given."""
+        base = self.opened.base if self.opened is not None else None
+        return () if base is None else labels_of(base, of)
+
+    @property
+    def giving(self) -> Objects:
+        """What the number keys give a class to: what is selected, or what the next lasso holds."""
+        if self.target is not None:
+            return self.target.of
+        return self.opened.of if self.opened is not None else "cells"
+
+    def point_at(self, target: Target | None) -> None:
+        """Select it, and offer the classes it can be given."""
+        before, self.target = self.giving, target
+        if target is None:
+            self.card.show_card(None)
+        if self.opened is not None and self.giving != before:
+            self.correct.show_classes(self.labels(self.giving), self.opened.colours_of(self.giving))
 
     def refresh(self, name: str) -> None:
-        for layer in self.layers:
+        for layer in self.shown.layers if self.shown is not None else ():
             if layer.name == name:
                 layer.refresh()

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
 from qtpy.QtCore import Qt, Signal
-from qtpy.QtGui import QBrush, QColor, QKeyEvent
+from qtpy.QtGui import QBrush, QColor, QKeyEvent, QResizeEvent
 from qtpy.QtWidgets import (
     QAbstractItemView,
     QHeaderView,
@@ -20,9 +21,13 @@ from qtpy.QtWidgets import (
 
 from coverslip.workflows.desk.batch import Row
 
-COLUMNS = ("Slide", "Call", "Urgency", "Signed by", "Quality")
-WIDTHS = (112, 78, 72, 128, 72)
-SIGNED = COLUMNS.index("Signed by")
+COLUMNS = ("Slide", "Call, urgency", "Signed by")
+SLIDE, CALL, SIGNED = range(len(COLUMNS))
+# Widths of the others than the slide's: shares of all, and what the longest word of theirs takes. Nothing is
+# left to scroll to, text goes over several lines.
+SHARES, LEAST_PX = (0.31, 0.27), (112, 80)
+# After these a name may go on in the next line: Qt breaks at blanks alone.
+BREAKS = re.compile(r"(?<=[_.\-/\\])(?=\w)")
 # Readable on napari's dark and light themes; the word says it too.
 URGENT = {"urgent": "#ff7f66", "unevaluable": "#c9a0dc", "attention": "#e6a93a"}
 
@@ -57,13 +62,13 @@ class WorklistPanel(QWidget):
         self.rows = tuple(rows)
         self.table.setRowCount(len(rows))
         for n, row in enumerate(rows):
-            texts = (row.id, row.call, row.urgency, row.signed, row.quality)
             about = "\n".join(filter(None, (row.id, row.note, row.quality, row.about)))
-            for column, text in enumerate(texts):
+            for column, text in enumerate(_texts(row)):
                 item = QTableWidgetItem(text)
                 item.setToolTip(about)
-                if column == 2 and text in URGENT:
-                    item.setForeground(QBrush(QColor(URGENT[text])))
+                item.setTextAlignment(Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignTop)
+                if column == CALL and row.urgency in URGENT:
+                    item.setForeground(QBrush(QColor(URGENT[row.urgency])))
                 if column == SIGNED and row.state in WANTING:
                     item.setForeground(QBrush(QColor(URGENT["urgent"])))
                 self.table.setItem(n, column, item)
@@ -98,6 +103,20 @@ class WorklistPanel(QWidget):
             self.chosen.emit(self.rows[row])
 
 
+def _texts(row: Row) -> tuple[str, str, str]:
+    """Of the columns, in lines."""
+    return f"{breakable(row.id)}\n{row.quality}", f"{breakable(row.call)}\n{row.urgency}", row.signed
+
+
+def breakable(name: str) -> str:
+    """With places, which are not seen, where a line may end.
+
+    >>> [part for part in breakable("H-11_Ki67.ome.tif").split(chr(0x200B))]
+    ['H-', '11_', 'Ki67.', 'ome.', 'tif']
+    """
+    return BREAKS.sub("\u200b", name)
+
+
 class _Table(QTableWidget):
     opened = Signal(int)
 
@@ -107,14 +126,21 @@ class _Table(QTableWidget):
         self.setSelectionMode(QAbstractItemView.SelectionMode.SingleSelection)
         self.setEditTriggers(QAbstractItemView.EditTrigger.NoEditTriggers)
         self.setShowGrid(False)
-        self.setWordWrap(False)
+        self.setWordWrap(True)
+        self.setStyleSheet("QTableView::item { padding: 3px; border-bottom: 1px solid #5a626c; }")
         self.setTextElideMode(Qt.TextElideMode.ElideRight)
+        self.setVerticalScrollMode(QAbstractItemView.ScrollMode.ScrollPerPixel)
         self.verticalHeader().hide()
+        self.verticalHeader().setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
         header = self.horizontalHeader()
-        header.setSectionResizeMode(QHeaderView.ResizeMode.Interactive)
-        header.setStretchLastSection(True)
+        header.setSectionResizeMode(QHeaderView.ResizeMode.Fixed)
         header.setDefaultAlignment(Qt.AlignmentFlag.AlignLeft)
-        for column, width in enumerate(WIDTHS):
+
+    def resizeEvent(self, event: QResizeEvent) -> None:
+        super().resizeEvent(event)
+        all_ = self.viewport().width()
+        widths = [max(least, int(share * all_)) for share, least in zip(SHARES, LEAST_PX, strict=True)]
+        for column, width in zip((SLIDE, CALL, SIGNED), (max(80, all_ - sum(widths)), *widths), strict=True):
             self.setColumnWidth(column, width)
 
     def keyPressEvent(self, event: QKeyEvent) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from qtpy.QtCore import QModelIndex, QPersistentModelIndex, QRect, QSize, Qt
+from qtpy.QtGui import QFontMetrics
 from qtpy.QtWidgets import QStyledItemDelegate, QStyleOptionViewItem, QTreeWidget
 
 PADDING_PX = 6
@@ -23,7 +24,16 @@ class Wrapped(QStyledItemDelegate):
         if item is not None and item.isFirstColumnSpanned():
             width = tree.viewport().width()
         if index.column() == 0:
-            width -= tree.indentation() * (2 if index.parent().isValid() else 1)
+            width -= tree.indentation() * _depth(index)
         room = QRect(0, 0, max(20, width - PADDING_PX), 10_000)
-        height = option.fontMetrics.boundingRect(room, Qt.TextFlag.TextWordWrap, text).height()
+        metrics = option.fontMetrics if item is None else QFontMetrics(item.font(index.column()))
+        height = metrics.boundingRect(room, Qt.TextFlag.TextWordWrap, text).height()
         return QSize(width, height + PADDING_PX // 2)
+
+
+def _depth(index: QModelIndex | QPersistentModelIndex) -> int:
+    """From 1 on."""
+    depth, above = 1, index.parent()
+    while above.isValid():
+        depth, above = depth + 1, above.parent()
+    return depth

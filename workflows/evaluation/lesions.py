@@ -21,6 +21,7 @@ from skimage import draw, measure
 
 from coverslip.errors import RequestError
 from coverslip.tiling.geojson_reader import read_regions_file
+from coverslip.unheard import unheard
 
 # Five tumour cells; half of it on each side.
 GROWN_UM = 75.0
@@ -161,7 +162,7 @@ def _given(path: Path, downsample: float | None) -> float:
 
 
 def _read_tiff(path: Path, downsample: float | None) -> tuple[NDArray[np.integer], float]:
-    with tifffile.TiffFile(path) as file:
+    with unheard("tifffile"), tifffile.TiffFile(path) as file:
         pages: list[Any] = [level for page in file.pages for level in (page, *(page.pages or ()))]
         if len(pages) == 1:
             scale, page = _given(path, downsample), pages[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -34,13 +35,16 @@ class TileCells:
     columns: dict[str, NDArray[np.float64]]
 
     def rows(
-        self, x: NDArray[np.float64], y: NDArray[np.float64], keep: NDArray[np.bool_], tumour: NDArray | None
+        self,
+        x: NDArray[np.float64],
+        y: NDArray[np.float64],
+        keep: NDArray[np.bool_],
+        told: Mapping[str, NDArray[np.bool_]],
     ) -> pa.Table:
-        """Of the kept cells; `x`, `y`: level-0 pixels. `tumour`: of the kept ones, None where all count."""
+        """Of the kept cells; `x`, `y`: level-0 pixels. `told`: columns of the kept ones alone."""
         columns = {name: values[keep] for name, values in self.columns.items()}
-        counted = {} if tumour is None else {"tumour": tumour}
         classes = pa.array(NAMES).take(pa.array(self.bins[keep], pa.int64()))
-        return pa.table({"x": x[keep], "y": y[keep], **columns, **counted, "class": classes})
+        return pa.table({"x": x[keep], "y": y[keep], **columns, **told, "class": classes})
 
 
 def find_cells(rgb: NDArray[np.uint8], vectors: StainVectors, choices: IhcSettings) -> TileCells:
@@ -100,4 +104,5 @@ def nuclear_doubt(cells: pa.Table, dye: str, weak: float) -> str | None:
     share = float(np.mean(nucleus[stained] > cytoplasm[stained]))
     if share <= MOST_NUCLEAR:
         return None
-    return f"{share:.0%} of the stained cells have a nucleus denser than their cytoplasm: no membrane marker"
+    said = f"{100 * share:.0f} % of the stained cells have a nucleus denser than their cytoplasm"
+    return f"{said}: no membrane marker"

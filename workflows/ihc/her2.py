@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import MappingProxyType
+
 import numpy as np
 
 from coverslip.workflows.ihc.reading import Counted, Judgement, refused, use_of
@@ -11,6 +13,16 @@ from coverslip.workflows.rules.codes import code_of
 from coverslip.workflows.rules.guideline import Guideline
 from coverslip.workflows.rules.her2 import Membranes, her2_score, her2_status
 
+OVERLAYS = MappingProxyType(
+    {
+        "positive": "HER2-positive",
+        "equivocal": "HER2-positive with amplification, HER2-low without",
+        "low": "footnote: HER2-low (as in DESTINY-Breast04)",
+        "ultralow": "footnote: HER2-ultralow (as in DESTINY-Breast06)",
+        "null": "footnote: HER2-null, no staining at all",
+    }
+)
+
 
 def read_her2(counted: Counted, rule: Guideline) -> Judgement:
     cells = membranes_of(counted)
@@ -18,19 +30,19 @@ def read_her2(counted: Counted, rule: Guideline) -> Judgement:
     code = code_of("HER2 score")
     lead = "HER2" if found.score is None else f"HER2 on {cells.total} cells"
     call = counted.call(Verdict(found.score, found.urgency, found.text), lead, code)
-    note = counted.doubt or insufficient(cells.total, rule)
+    why = counted.doubt or insufficient(cells.total, rule)
     score = Measurement(
         name="HER2 score",
-        value=None if note or found.score is None else int(found.score.rstrip("+")),
+        value=None if why or found.score is None else int(found.score.rstrip("+")),
         unit="1",
         method="from the shares of cells by the pattern of their membrane",
         n=cells.total,
         code=code,
-        note=note or _overlay(found.score, found.footnote),
+        note=why or _overlay(found.score, found.footnote),
     )
     return Judgement(
         summary=call.text,
-        measurements=(score, *_shares(counted, cells, note), counted.h_score(note), *counted.counts()),
+        measurements=(score, *_shares(counted, cells, why), counted.h_score(why), *counted.counts()),
         call=call,
         guidelines=(
             use_of(
@@ -57,10 +69,11 @@ def membranes_of(counted: Counted) -> Membranes:
 
 
 def _overlay(score: str | None, footnote: str | None) -> str | None:
-    return None if score is None else f"for treatment: {her2_status(score, footnote, None)}"
+    """Low and ultralow say which treatment was tried; the guideline has no such results."""
+    return None if score is None else OVERLAYS[her2_status(score, footnote, None)]
 
 
-def _shares(counted: Counted, cells: Membranes, note: str | None) -> tuple[Measurement, ...]:
+def _shares(counted: Counted, cells: Membranes, why: str | None) -> tuple[Measurement, ...]:
     patterns = {
         "intense complete": cells.intense_complete,
         "weak to moderate complete": cells.weak_to_moderate_complete,
@@ -68,9 +81,9 @@ def _shares(counted: Counted, cells: Membranes, note: str | None) -> tuple[Measu
         "faint incomplete": cells.faint_incomplete,
         "without staining": cells.total - cells.stained,
     }
-    method = f"{counted.bins}; complete from {counted.choices.cell.complete:.0%} of the circumference"
+    method = f"{counted.bins}; complete from {100 * counted.choices.cell.complete:.0f} % of the circumference"
     return tuple(
-        counted.share(f"membranes {name}", count, cells.total, method, note=note)
+        counted.share(f"membranes {name}", count, cells.total, method, why=why)
         for name, count in patterns.items()
     )
 

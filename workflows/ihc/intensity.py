@@ -10,15 +10,14 @@ def read_intensity(counted: Counted) -> Judgement:
     settings, score = counted.choices.score, counted.score
     note = None if score.sufficient else f"fewer than {settings.enough_nuclei} nuclei"
     positive = counted.share("positive nuclei", score.positive, score.total, counted.bins, note=note)
+    h_score = counted.h_score().model_copy(update={"note": note})
     if score.h_score is None:
         summary = "no nuclei found"
     else:
         doubt = "" if score.sufficient else " (few nuclei)"
         share = f"{positive.value or 0:.1f} % of {score.total} nuclei positive"
         summary = f"{share}, H-score {score.h_score:.0f}{doubt}"
-    return Judgement(
-        summary, (positive, counted.h_score(note), *counted.counts()), abstentions=_abstentions(counted)
-    )
+    return Judgement(summary, (positive, h_score, *counted.counts()), abstentions=_abstentions(counted))
 
 
 def _abstentions(counted: Counted) -> tuple[Abstention, ...]:

@@ -181,13 +181,15 @@ class IhcJudge:
         """With the column that says which are immune cells, where a person marked any."""
         if IMMUNE not in self.labels("cells"):
             return table
-        given, area = revision.given("cells"), revision.called(IMMUNE_AREAS)
-        marked = np.zeros(len(table), bool) if given is None else given == len(NAMES)
+        given, own = revision.given("cells"), self.choices.immune_class
+        area = revision.called((*IMMUNE_AREAS, own) if own else IMMUNE_AREAS)
+        known = IMMUNE in table.column_names
+        marked = table[IMMUNE].to_numpy() if known else np.zeros(len(table), bool)
         if area is not None:
-            marked |= within(area, table["x"].to_numpy(), table["y"].to_numpy())
-        elif not marked.any():
-            return table
-        return with_column(table, IMMUNE, marked)
+            marked = within(area, table["x"].to_numpy(), table["y"].to_numpy())
+        if given is not None:
+            marked = np.where(given == MACHINE, marked, given == len(NAMES))
+        return with_column(table, IMMUNE, marked) if known or area is not None or marked.any() else table
 
     def urgency_of(self, category: str) -> Urgency | None:
         values = {} if self.rule is None else self.rule.values

@@ -67,26 +67,33 @@ def _measurements(
 ) -> tuple[Measurement, ...]:
     score, settings, least = counted.score, counted.choices.fields, rule["least_cells"]
     note = None if score.total >= least else f"insufficient (<{least})"
+    why = counted.doubt
     everywhere = counted.share(
-        NAME, score.positive, score.total, f"global: {counted.bins}", code_of(NAME), note
+        NAME, score.positive, score.total, f"global: {counted.bins}", code_of(NAME), note, why
     )
     return (
         everywhere,
-        _weighted("weighted fields", fields, rule, settings.field_mm2, weighted=True),
-        _weighted("mean of fields", fields, rule, settings.field_mm2, weighted=False),
+        _weighted("weighted fields", fields, rule, settings.field_mm2, why, weighted=True),
+        _weighted("mean of fields", fields, rule, settings.field_mm2, why, weighted=False),
         _hottest(counted, hot),
-        counted.h_score(note),
+        counted.h_score(why or note),
         *counted.counts(),
     )
 
 
 def _weighted(
-    name: str, fields: tuple[Representative, ...], rule: Guideline, mm2: float, *, weighted: bool
+    name: str,
+    fields: tuple[Representative, ...],
+    rule: Guideline,
+    mm2: float,
+    why: str | None,
+    *,
+    weighted: bool,
 ) -> Measurement:
     how = "each weighed by its level's share of the fields" if weighted else "unweighted"
     method = f"one field of {mm2:g} mm² for each of up to {rule['levels']} levels of staining, {how}"
     found = [field.counted for field in fields]
-    value = (weighted_index if weighted else mean_index)(found) if found else None
+    value = (weighted_index if weighted else mean_index)(found) if found and not why else None
     least = f"fewer than {rule['levels']} squares hold {rule['field_cells']} nuclei"
     return Measurement(
         name=f"{NAME}, {name}",
@@ -94,7 +101,7 @@ def _weighted(
         unit="%",
         method=method,
         n=sum(field.total for field in found),
-        note=None if found else least,
+        note=why or (None if found else least),
     )
 
 
@@ -105,7 +112,7 @@ def _hottest(counted: Counted, hot: Field | None) -> Measurement:
         why = f"no square of {settings.hotspot_mm2:g} mm² holds {settings.hotspot_cells} nuclei"
         return Measurement(name=f"{NAME}, hot spot", value=None, unit="%", method=method, n=0, note=why)
     note = "the interval does not know that the largest of many was taken"
-    return counted.share(f"{NAME}, hot spot", hot.positive, hot.total, method, note=note)
+    return counted.share(f"{NAME}, hot spot", hot.positive, hot.total, method, note=note, why=counted.doubt)
 
 
 def _findings(counted: Counted, hot: Field | None, fields: tuple[Representative, ...]) -> tuple[Finding, ...]:

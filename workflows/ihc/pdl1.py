@@ -55,7 +55,8 @@ def _verdict(cells: PdL1Cells, immune: Immune | None, rule: Guideline, why: str 
 def _proportion(counted: Counted, cells: PdL1Cells, why: str | None) -> Measurement:
     """TPS; on too few cells not evaluable."""
     partial = counted.choices.cell.partial
-    method = f"cells with membrane stained in {partial:.0%} of the circumference or more; {counted.bins}"
+    least = f"{100 * partial:.0f} % of the circumference"
+    method = f"cells with membrane stained in {least} or more; {counted.bins}"
     if why:
         return Measurement(
             name="TPS", value=None, unit="%", method=method, n=cells.viable, code=code_of("TPS"), note=why

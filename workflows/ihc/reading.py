@@ -79,9 +79,10 @@ class Counted:
         method: str,
         code: str | None = None,
         note: str | None = None,
+        why: str | None = None,
     ) -> Measurement:
-        """A percentage of cells with its Wilson interval; not evaluable without cells."""
-        value = wilson(part, whole, self.choices.score.confidence) if whole else None
+        """A percentage of cells with its Wilson interval; not evaluable without cells, nor with a `why`."""
+        value = wilson(part, whole, self.choices.score.confidence) if whole and not why else None
         interval = value and Interval(
             low=100 * value.low, high=100 * value.high, level=self.choices.score.confidence, method="Wilson"
         )
@@ -93,15 +94,15 @@ class Counted:
             n=whole,
             interval=interval,
             code=code,
-            note=note,
+            note=why or note,
         )
 
-    def h_score(self, note: str | None = None) -> Measurement:
+    def h_score(self, why: str | None = None) -> Measurement:
+        """`why`: the reason for which it is not evaluable."""
         score = self.score
         method = f"1·%1+ + 2·%2+ + 3·%3+; {self.bins}"
-        return Measurement(
-            name="H-score", value=score.h_score, unit="1", method=method, n=score.total, note=note
-        )
+        value = None if why else score.h_score
+        return Measurement(name="H-score", value=value, unit="1", method=method, n=score.total, note=why)
 
     def counts(self) -> tuple[Measurement, ...]:
         return tuple(

@@ -15,14 +15,14 @@ ALLRED = ("allred-registry", "allred-qupath")
 
 def read_receptor(counted: Counted, rule: Guideline) -> Judgement:
     score, marker = counted.score, counted.choices.kind.name
-    note = counted.doubt or insufficient(score.total, rule)
+    why = counted.doubt or insufficient(score.total, rule)
     positive = counted.share(
         f"{marker} positive",
         score.positive,
         score.total,
         f"nuclei of any intensity; {counted.bins}",
         code_of(f"{marker} positive"),
-        note,
+        why=why,
     )
     verdict = receptor_status(score.positive, score.total, rule)
     figure = "" if positive.value is None else f" {positive.value:.1f} % ({score.positive} of {score.total})"
@@ -32,8 +32,8 @@ def read_receptor(counted: Counted, rule: Guideline) -> Judgement:
         summary=call.text,
         measurements=(
             positive,
-            *(_allred(counted, guideline, note) for guideline in bins),
-            counted.h_score(note),
+            *(_allred(counted, guideline, why) for guideline in bins),
+            counted.h_score(why),
             *counted.counts(),
         ),
         call=call,
@@ -46,10 +46,10 @@ def read_receptor(counted: Counted, rule: Guideline) -> Judgement:
     )
 
 
-def _allred(counted: Counted, guideline: Guideline, note: str | None) -> Measurement:
+def _allred(counted: Counted, guideline: Guideline, why: str | None) -> Measurement:
     """Not evaluable on too few nuclei."""
     counts = counted.score.counts
-    found = None if note else allred_of_counts(counts, guideline)
+    found = None if why else allred_of_counts(counts, guideline)
     said = "" if found is None else f"; proportion {found.proportion}, intensity {found.intensity}"
     return Measurement(
         name=guideline.name,
@@ -57,5 +57,5 @@ def _allred(counted: Counted, guideline: Guideline, note: str | None) -> Measure
         unit="1",
         method=f"proportion score and intensity score, 0 or 2 to 8{said}",
         n=counted.score.total,
-        note=note,
+        note=why,
     )

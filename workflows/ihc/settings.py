@@ -26,7 +26,9 @@ class IhcSettings:
     rule it is read by; null for the marker's own. `tumour`: which cells count: null for all in tissue, a
     GeoJSON file of the tumour (or a folder with one named after each slide, such as case-1.svs.geojson), or a
     tile model;
-    `tumour_class`: the classification, or the model's class, that is tumour. `stains`: default (haematoxylin
+    `tumour_class`: the classification, or the model's class, that is tumour. `immune_class`: of PD-L1, the
+    classification of areas in the same annotation in which all cells are lymphocytes or macrophages, within
+    or beside the tumour: CPS and the area of SP142 need them. `stains`: default (haematoxylin
     and DAB as in QuPath), aec, estimate (from each slide, haematoxylin and DAB), or two vectors of optical
     density, [[R, G, B], [R, G, B]]. `background`: colour of glass, white (QuPath's thresholds belong to it),
     estimate (the slide's commonest bright colour) or [R, G, B]. `method`: which labelling index of Ki-67
@@ -43,6 +45,7 @@ class IhcSettings:
     guideline: str | None = None
     tumour: str | None = None
     tumour_class: str | None = None
+    immune_class: str | None = None
     stains: Stains = "default"
     background: Background = "white"
     method: Method = "global"
@@ -70,6 +73,12 @@ class IhcSettings:
         self._check_site()
         if self.tumour is None and self.tumour_class is not None:
             raise RequestError("tumour_class", "is of no use without tumour", "say where the tumour is")
+        if self.immune_class is not None and (self.kind.reading != "PD-L1" or self.tumour is None):
+            raise RequestError(
+                "immune_class",
+                "is of use to PD-L1 alone, with an annotation",
+                "name the annotation as tumour, and its class for tumour as tumour_class",
+            )
         if self.kind.guideline is None and self.guideline is not None:
             unruled = f"is of no use to the marker {self.marker}"
             raise RequestError("guideline", unruled, "name a marker that is read by a rule, such as ki67")

@@ -193,6 +193,19 @@ def read_tumour(named: str | None, label: str | None) -> Tumour:
     return _by_model(named, label)
 
 
+def read_immune(named: str | None, label: str | None) -> Annotated | None:
+    """Where somebody drew immune cells: areas of this class in the annotation `named`; None without one.
+
+    Raises RequestError, also for a model: it does not say which immune cells belong to the tumour.
+    """
+    if named is None or label is None:
+        return None
+    found = read_tumour(named, label)
+    if not isinstance(found, Annotated):
+        raise RequestError("immune_class", "is of no use with a model", "draw tumour and immune cells")
+    return found
+
+
 def _digest(path: Path) -> str:
     """Of a file's bytes; of a folder's annotations, names and bytes."""
     try:

@@ -19,10 +19,10 @@ from coverslip.tiling.stain import StainVectors
 from coverslip.tiling.supply import SupplySettings, TileBatch, supply
 from coverslip.tiling.tissue import TissueMask
 from coverslip.workflows.ihc.cells import find_cells
-from coverslip.workflows.ihc.judge import COUNTED, TUMOUR, IhcJudge
+from coverslip.workflows.ihc.judge import COUNTED, IMMUNE, TUMOUR, IhcJudge
 from coverslip.workflows.ihc.settings import IhcSettings
 from coverslip.workflows.ihc.stains import chosen_vectors, off_plane, stains_of
-from coverslip.workflows.ihc.tumour import AllCells, Tumour, read_tumour
+from coverslip.workflows.ihc.tumour import AllCells, Tumour, read_immune, read_tumour
 from coverslip.workflows.ownership import owned
 from coverslip.workflows.palette import INTENSITY
 from coverslip.workflows.registry import Asked, WorkflowKind
@@ -55,12 +55,14 @@ NEEDED = MappingProxyType(
 class Ihc:
     """Two stains apart, nuclei by classical means, cells around them where the marker needs them.
 
-    `tumour`: which cells count; `rule`: the guideline they are read by. Both follow from `choices`. Raises
+    `tumour`: which cells count; `immune`: which of them are immune cells, None where nobody says; `rule`: the
+    guideline they are read by. All follow from `choices`. Raises
     RequestError or ModelUnavailableError for an annotation, model or guideline that cannot be had.
     """
 
     choices: IhcSettings = field(default_factory=IhcSettings)
     tumour: Tumour = field(init=False)
+    immune: Tumour | None = field(init=False)
     rule: Guideline | None = field(init=False)
     name = "ihc"
     expects: tuple[StainKind, ...] = field(default=("IHC",), init=False)
@@ -72,6 +74,7 @@ class Ihc:
             rule.use(*NEEDED[self.choices.kind.reading])  # refuses one that lacks something
         object.__setattr__(self, "rule", rule)
         object.__setattr__(self, "tumour", read_tumour(self.choices.tumour, self.choices.tumour_class))
+        object.__setattr__(self, "immune", read_immune(self.choices.tumour, self.choices.immune_class))
         chosen_vectors(self.choices)  # refuses what are no two stains
 
     @property
@@ -103,6 +106,8 @@ class Ihc:
     def check(self, slide: Slide) -> None:
         """Whether the tumour can be told on it; everything else tissue detection asks for."""
         self.tumour.check(slide)
+        if self.immune is not None:
+            self.immune.check(slide)
 
     def score(self, slide: Slide, plan: TilePlan, tissue: TissueMask, rows: range) -> Scored:
         vectors = stains_of(slide, tissue, plan.digest, self.choices).vectors
@@ -134,10 +139,12 @@ class Ihc:
         seen = tissue.contains(x, y)
         value = np.concatenate([[0], np.where(seen, cells.bins + 1, 0)]).astype(np.uint8)
         seen &= owned(x, y, plan, int(batch.rows[0]), slide.bounds)
-        counted = None
+        told = {}
         if not isinstance(self.tumour, AllCells):
-            counted = self.tumour.contains(slide, x[seen], y[seen])
-        return cells.rows(x, y, seen, counted), value[cells.drawn][batch.core]
+            told["tumour"] = self.tumour.contains(slide, x[seen], y[seen])
+        if self.immune is not None:
+            told[IMMUNE] = self.immune.contains(slide, x[seen], y[seen])
+        return cells.rows(x, y, seen, told), value[cells.drawn][batch.core]
 
     def derive(self, slide: Slide, plan: TilePlan, tissue: TissueMask) -> Derived:
         stains = stains_of(slide, tissue, plan.digest, self.choices)

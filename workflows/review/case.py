@@ -24,7 +24,7 @@ from coverslip.workflows.review.presence import (
 )
 from coverslip.workflows.review.recompute import recompute
 from coverslip.workflows.review.reviewer import Reviewer
-from coverslip.workflows.review.signing import set_aside_unsigned, sign
+from coverslip.workflows.review.signature import set_aside_unsigned
 from coverslip.workflows.review.trail import Trail
 from coverslip.workflows.review.wording import draft_of
 
@@ -137,6 +137,9 @@ class Case:
 
     def sign(self, status: Literal["final", "amended"], comment: str) -> Path:
         """The folder of the signed result. Raises NotSignableError with the reason."""
+        # Imported here: what draws a report is not needed until somebody signs.
+        from coverslip.workflows.review.signing import sign
+
         return sign(self, status, comment)  # pyright: ignore[reportArgumentType]  # its folder has two names
 
     def beat(self) -> None:

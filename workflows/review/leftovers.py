@@ -8,7 +8,7 @@ from pathlib import Path
 from coverslip.atomic import discard
 from coverslip.workflows.outputs import REVIEW
 from coverslip.workflows.review.presence import OPEN
-from coverslip.workflows.review.signing import SIGNED
+from coverslip.workflows.review.signature import SIGNED
 from coverslip.workflows.review.trail import HEAD
 
 # A report is drawn in seconds, without the lock: another process may be at it.

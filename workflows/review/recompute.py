@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coverslip.workflows.layout import Layout
-from coverslip.workflows.quality import evaluated
+from coverslip.workflows.quality import STAIN, evaluated, stain_said_again
 from coverslip.workflows.result import Abstention, Call, Measurement, SlideResult
 from coverslip.workflows.review.base import Base
 from coverslip.workflows.review.corrections import Correction
@@ -21,8 +21,6 @@ from coverslip.workflows.revision import MACHINE, Objects, Revision
 from coverslip.workflows.workflow import Conclusion
 
 ALL_EXCLUDED = "not evaluable: the reviewer excluded all of the tissue"
-# What is said of a slide's colours when it is looked at; no rule says it again.
-STAIN = "stain"
 
 
 def standing_labels(base: Base, corrections: tuple[Correction, ...], of: Objects) -> NDArray[np.int32]:
@@ -73,7 +71,8 @@ def _concluded(base: Base, layout: Layout | None, revision: Revision) -> Conclus
     grounds = replace(base.grounds, tissue=layout.tissue)
     found = base.judge.revise(grounds, base.tables, revision)
     doubted = tuple(one for one in base.result.abstentions if one.what == STAIN)
-    found = replace(found, abstentions=(*doubted, *found.abstentions))
+    # What is said of a slide's stain when it is looked at; no rule says it again.
+    found = stain_said_again(found, doubted, base.result.quality.stain)
     return evaluated(found, layout.quality, layout.tissue, base.settings.min_evaluable)
 
 

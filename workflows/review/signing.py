@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -15,92 +14,19 @@ from coverslip.workflows.files import output_digest, write_json
 from coverslip.workflows.outputs import ANNOTATIONS, REPORT, RESULT, REVIEW, digests, read_result
 from coverslip.workflows.report import page_of
 from coverslip.workflows.result import Measurement, Review, SlideResult
-from coverslip.workflows.review.chain import Draft, Entry, Head
+from coverslip.workflows.review.chain import Draft, Head
 from coverslip.workflows.review.corrections import ChangeCall, Correction
 from coverslip.workflows.review.durable import sync_folder, sync_tree
 from coverslip.workflows.review.machine import machine_digest, refuse_altered
-from coverslip.workflows.review.opinion import Opinion, opinions
+from coverslip.workflows.review.marks import marks_of
 from coverslip.workflows.review.regions import outlines_of, write_review
-from coverslip.workflows.review.trail import now_ms, read_trail
+from coverslip.workflows.review.signature import SIGNED, Status, set_aside_unsigned
+from coverslip.workflows.review.trail import now_ms
 
 if TYPE_CHECKING:
     from coverslip.workflows.review.case import Case
 
-SIGNED = "signed"
-UNSIGNED = "unsigned"
-Status = Literal["final", "amended"]
 Reason = Literal["incomplete", "changed", "elsewhere", "already final", "nothing to amend", "no comment"]
-
-
-@dataclass(frozen=True, slots=True)
-class Signature:
-    """`number` from 1 in the order of signing; `folder`: the signed result. `category`, `summary`: what was
-    signed; `machine`: digest of the machine's result it is about.
-
-    `present`: whether that is the result that lies there now. `standing`: the reviewer's last one.
-    `changed_since`: whether the reviewer has corrected something after it.
-    """
-
-    number: int
-    name: str
-    role: str
-    at: str
-    status: Status
-    comment: str
-    category: str | None
-    summary: str
-    folder: Path
-    machine: str
-    present: bool
-    standing: bool
-    changed_since: bool
-
-
-def signatures(home: Path) -> tuple[Signature, ...]:
-    """All that was signed of the result in `home`, oldest first, by the trail.
-
-    Raises TrailAlteredError where the trail is not as it was written.
-    """
-    return signatures_in(home, read_trail(home))
-
-
-def signatures_in(home: Path, entries: Sequence[Entry]) -> tuple[Signature, ...]:
-    signed = [entry for entry in entries if entry.event == "sign"]
-    if not signed:
-        return ()
-    now = present_digest(home)
-    standing = {opinion.signed[-1].number: opinion for opinion in opinions(entries) if opinion.signed}
-    return tuple(_signature(home, n, entry, now, standing) for n, entry in enumerate(signed, 1))
-
-
-def _signature(
-    home: Path, number: int, entry: Entry, now: str | None, standing: dict[int, Opinion]
-) -> Signature:
-    said = entry.details
-    opinion = standing.get(entry.number)
-    return Signature(
-        number=number,
-        name=entry.reviewer.name,
-        role=entry.reviewer.role,
-        at=said["at"],
-        status=said["status"],
-        comment=entry.why,
-        category=said["category"],
-        summary=said["summary"],
-        folder=home / REVIEW / SIGNED / Path(said["folder"]).name,
-        machine=said["result"],
-        present=said["result"] == now,
-        standing=opinion is not None,
-        changed_since=opinion is not None and opinion.changed_since,
-    )
-
-
-def present_digest(home: Path) -> str | None:
-    """Of the machine's result that lies there; None where there is none that can be read."""
-    try:
-        return machine_digest(read_result(home))
-    except StoreError:
-        return None
 
 
 def sign(case: Case, status: Status, comment: str) -> Path:
@@ -242,7 +168,8 @@ def changed_measurements(machine: SlideResult, revised: SlideResult) -> tuple[Me
 
 def _write(folder: Path, case: Case, result: SlideResult) -> SlideResult:
     """All files of a signed result; `result.json` names the others' digests."""
-    page = page_of(case.base.home, result, outlines_of(case.corrections))
+    drawn = [*outlines_of(case.corrections), *marks_of(case.base, case.corrections)]
+    page = page_of(case.base.home, result, drawn)
     (folder / REPORT).write_text(page, encoding="utf-8")
     write_review(folder / ANNOTATIONS, case.base, case.corrections, case.reviewer.name)
     result = result.model_copy(update={"outputs": digests(folder, (ANNOTATIONS, REPORT))})
@@ -276,23 +203,3 @@ def _entry(case: Case, result: SlideResult, folder: Path) -> Draft:
 
 def _figures(measurements: Sequence[Measurement]) -> dict[str, float | str]:
     return {one.name: "not evaluable" if one.value is None else one.value for one in measurements}
-
-
-def unsigned_folders(home: Path, entries: Sequence[Entry]) -> tuple[Path, ...]:
-    """Folders among the signed ones that the trail does not know."""
-    known = {entry.details.get("folder") for entry in entries if entry.event == "sign"}
-    found = (home / REVIEW / SIGNED).glob("*")
-    return tuple(sorted(path for path in found if path.name not in known and not path.name.startswith(".")))
-
-
-def set_aside_unsigned(home: Path, entries: Sequence[Entry]) -> tuple[str, ...]:
-    """Move what a process wrote that was stopped before it signed to `review/unsigned`; notes of it."""
-    notes = []
-    for path in unsigned_folders(home, entries):
-        aside = home / REVIEW / UNSIGNED / f"{path.name}.{now_ms().replace(':', '')}"
-        aside.parent.mkdir(exist_ok=True)
-        os.replace(path, aside)
-        notes.append(
-            f"{path.name} was never signed, its process was stopped: kept in {UNSIGNED}/{aside.name}"
-        )
-    return tuple(notes)

@@ -8,7 +8,7 @@ from typing import Literal
 
 from coverslip.errors import CoverslipError
 from coverslip.workflows.outputs import REPORT, REVIEW
-from coverslip.workflows.review.signing import SIGNED, Signature, signatures_in
+from coverslip.workflows.review.signature import SIGNED, Signature, signatures_in
 from coverslip.workflows.review.trail import read_trail
 
 # `begun`: opened, not signed; `discordant`: the signed calls of several reviewers differ; `changed`: somebody

@@ -10,9 +10,9 @@ from coverslip.errors import RequestError, StoreError
 from coverslip.workflows.files import output_digest
 from coverslip.workflows.outputs import RESULT, REVIEW, read_result
 from coverslip.workflows.review.chain import Entry, Examined, Problem, head_of
-from coverslip.workflows.review.signing import SIGNED, signatures_in, unsigned_folders
+from coverslip.workflows.review.signature import SIGNED, signatures_in, unsigned_folders
 from coverslip.workflows.review.trail import examine_trail
-from coverslip.workflows.worklist import read_worklist
+from coverslip.workflows.worklist_table import read_worklist
 
 
 @dataclass(frozen=True, slots=True)

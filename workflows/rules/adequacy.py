@@ -33,6 +33,7 @@ def assess_adequacy(
     guideline: Guideline,
     *,
     cells: int,
+    share: float = 1.0,
     preparation: Preparation | None,
     abnormal: bool = False,
     obscured: float | None = None,
@@ -41,7 +42,9 @@ def assess_adequacy(
 ) -> Adequacy:
     """Adequacy of a sample.
 
-    `cells`: well-preserved squamous cells, metaplastic ones among them. `abnormal`: whether any abnormal cell
+    `cells`: well-preserved squamous cells, metaplastic ones among them. `share`: how many of these are
+    squamous cells at least, where a program counted them: it is told to be enough, or too little, only where
+    both ends agree. `abnormal`: whether any abnormal cell
     (ASC, AGC or worse) is established: then the sample is satisfactory, whatever else. `obscured`: share of
     the squamous cells hidden by blood, inflammation or thickness, None where not assessed. `endocervical`:
     endocervical and metaplastic cells, None where not looked for. `population`: "special" for samples in
@@ -49,7 +52,7 @@ def assess_adequacy(
 
     Raises RequestError for counts below 0, shares beyond 0 to 1, and a preparation that has no figure.
     """
-    if cells < 0 or (endocervical or 0) < 0 or not 0 <= (obscured or 0) <= 1:
+    if cells < 0 or (endocervical or 0) < 0 or not 0 <= (obscured or 0) <= 1 or not 0 <= share <= 1:
         raise RequestError("adequacy", "is out of range", "give counts of 0 or more and a share of 0 to 1")
     zone = None if endocervical is None else endocervical >= guideline["transformation_zone_cells"]
     if abnormal:
@@ -62,6 +65,9 @@ def assess_adequacy(
     least = least_cells(guideline, preparation, population)
     if cells < least:
         return Adequacy(False, f"{cells} squamous cells, fewer than {least} ({preparation})", zone)
+    if share * cells < least:
+        few = f"{cells} were counted as squamous cells, and as few as {int(share * cells)} may be"
+        return Adequacy(None, f"{few}; at least {least} are needed ({preparation})", zone)
     return Adequacy(True, f"{cells} squamous cells, at least {least} ({preparation})", zone)
 
 

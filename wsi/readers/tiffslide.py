@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from tiffslide import TiffSlide
 
 from coverslip.errors import CoverslipError, RequestError, UnreadableSlideError, UnsupportedSlideError
+from coverslip.unheard import unheard
 from coverslip.wsi.facts import LARGEST_ASSOCIATED, Facts, Kind
 from coverslip.wsi.geometry import Box, Mpp
 from coverslip.wsi.levels import build_levels
@@ -57,6 +58,11 @@ def open_reader(source: Source, z: int | None) -> TiffReader:
             "is an Olympus VSI: its pixels lie in the .ets files beside it, which no reader here opens",
             "convert it to OME-TIFF, for example with: bfconvert -bigtiff IN.vsi OUT.ome.tif, or QuPath",
         )
+    with unheard("tifffile"):  # it logs of what is broken, and the error says it
+        return _open_quietly(source, z)
+
+
+def _open_quietly(source: Source, z: int | None) -> TiffReader:
     slide = _open(source)
     try:
         return TiffReader(slide, source, z)
