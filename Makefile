@@ -24,9 +24,8 @@ demo: $(SETUP)
 lint: $(SETUP)
 	@tools/lint
 
-test: lint
-	@echo '== pytest'
-	@.venv/bin/pytest -n 3 --dist loadfile --no-loadscope-reorder --durations 20
+test: $(SETUP)
+	@tools/test
 
 bench: $(SETUP)
 	@.venv/bin/python -m benchmarks $(BENCH)

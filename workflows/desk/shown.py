@@ -106,8 +106,11 @@ def warm() -> None:
 def _no_collection() -> Iterator[None]:
     """napari collects garbage after each layer that is removed, a third of a second in which the window does
     not answer; what is frozen meanwhile is collected as always afterwards."""
-    gc.freeze()
+    frozen = gc.get_freeze_count() > 0  # by another, who may want it so
+    if not frozen:
+        gc.freeze()
     try:
         yield
     finally:
-        gc.unfreeze()
+        if not frozen:
+            gc.unfreeze()
