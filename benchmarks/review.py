@@ -133,12 +133,14 @@ def told(found: Mapping[str, Mapping[str, Any]], plain: Mapping[str, float]) -> 
 
 def missed(found: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """The limits that do not hold."""
-    desk, layers, store, peer = (found[name] for name in ("desk", "layers", "store", "peer"))
+    desk, store, peer = (found[name] for name in ("desk", "store", "peer"))
     limits = {
         f"the desk opens within {OPEN_S:g} s": desk["open"]["wall_s"] <= OPEN_S,
-        f"a million cells open within {OPEN_S:g} s": layers["open"]["wall_s"] <= OPEN_S,
         "a cell is selected at once": desk["click"]["wall_s"] <= AT_ONCE_S,
-        "the window always answers while relabelling": desk["relabel"]["stall_s"] <= AT_ONCE_S,
+        f"the window answers within {AT_ONCE_S:g} s while ten thousand cells are relabelled": desk["relabel"][
+            "stall_s"
+        ]
+        <= AT_ONCE_S,
         f"less memory than {PEER}": store["peak_mb"] <= peer["peak_mb"],
         **{f"less CPU a step at {v} than {PEER}": store[v]["cpu_s"] <= peer[v]["cpu_s"] for v in VIEWS},
     }
