@@ -10,7 +10,6 @@ never saw such cells.
 
 from __future__ import annotations
 
-import argparse
 import csv
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.cytology import CRIC, GRADES
-from benchmarks.tile_sets import FOLDS, Labelled, TileSet, curved, open_network, read, see
+from benchmarks.tile_sets import FOLDS, Labelled, TileSet, curved, open_network, read, say, see
 from coverslip.models.labels_file import numbered
 from coverslip.models.metrics import resampled
 from coverslip.models.probes import LinearProbe
@@ -68,17 +67,5 @@ def fields_of(folder: Path) -> NDArray[np.intp]:
         return np.asarray(numbered(row["group"] for row in csv.DictReader(file)), np.intp)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("data", type=Path)
-    parser.add_argument("--weights", type=Path)
-    parser.add_argument("--model", default="blood-cells")
-    given = parser.parse_args()
-    for line in measure(given.data, given.weights, given.model):
-        print(line, flush=True)
-
-
 if __name__ == "__main__":
-    main()
+    say(__doc__, "blood-cells", measure)

@@ -248,17 +248,16 @@ def measure(data: Path, weights: Path | None, model: str) -> Iterator[str]:
         )
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def say(about: str | None, model: str, measure: Callable[[Path, Path | None, str], Iterator[str]]) -> None:
+    """Print what is measured of the network that the command line names; `model`: where it names none."""
+    parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
     parser.add_argument("--weights", type=Path)
-    parser.add_argument("--model", default="cervical-cells")
+    parser.add_argument("--model", default=model)
     given = parser.parse_args()
     for line in measure(given.data, given.weights, given.model):
         print(line, flush=True)
 
 
 if __name__ == "__main__":
-    main()
+    say(__doc__, "cervical-cells", measure)
