@@ -222,7 +222,10 @@ def _dask() -> str:
     """Start a cluster inside this process and have it add three numbers."""
     from distributed import Client
 
-    with Client(processes=False, n_workers=1, threads_per_worker=1, dashboard_address=None) as client:
+    from coverslip.workflows.cluster import LOOPBACK
+
+    one = {"processes": False, "n_workers": 1, "threads_per_worker": 1}
+    with Client(**one, dashboard_address=LOOPBACK) as client:
         total = client.submit(sum, (1, 2, 3)).result(timeout=30)
     if total != 6:
         raise CoverslipError("Dask", f"1 + 2 + 3 gave {total}", _reinstall("dask distributed"))
