@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import Future
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -36,6 +37,7 @@ from desks import (
 from scenes import MPP
 from xvfb import screen  # noqa: F401  # a fixture
 
+from coverslip.errors import CoverslipError
 from coverslip.ruo import RUO
 from coverslip.workflows.desk.batch import DISCORDANT, batch_of, read_batch
 from coverslip.workflows.desk.drawn import Outline, changes, polygon_of, rings_of
@@ -705,6 +707,31 @@ def test_what_was_reviewed_is_in_the_worklist_when_the_case_is_left(fresh: Desk,
     press(fresh, "N")
     assert next(row for row in fresh.worklist.rows if row.home == first).signed == "begun"
     assert next(line for line in read_worklist(out) if line.id == first.name).review_state == "begun"
+
+
+def test_a_second_slide_that_is_not_there_leaves_no_case_open(home: Path, tmp_path: Path) -> None:
+    from coverslip.workflows.desk.window import reviewing
+
+    with pytest.raises(CoverslipError), reviewing(home, KIM, beside=tmp_path / "missing.svs"):
+        pass
+    assert not (home / "review").exists()
+
+
+@window
+def test_a_case_that_is_being_opened_when_the_desk_closes_is_closed(screen, home: Path) -> None:  # noqa: F811
+    import napari
+
+    from coverslip.workflows.desk.opened import Opened, open_here
+    from coverslip.workflows.desk.plan import plan_of
+    from coverslip.workflows.desk.window import desk_of
+
+    viewer, reading = napari.Viewer(), Future[Opened]()
+    desk = desk_of(viewer)
+    desk.begin(plan_of(home, None), reading)
+    reading.set_result(open_here(home, KIM))
+    desk.close()
+    viewer.close()
+    assert [entry.event for entry in read_trail(home)] == ["open", "close"]
 
 
 @window

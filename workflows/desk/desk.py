@@ -52,6 +52,7 @@ class Desk(Table):
         self.second: Second | None = None
         self.course = Course()
         self._asked = 0
+        self._unseen: list[Opened] = []
         self._background, self._lists = Background(self), Background(self)
         self.guide = Guide(self)
         self.editor = Editor(self)
@@ -108,6 +109,9 @@ class Desk(Table):
             self.second.close()
             self.second = None
         self._background.close()
+        for opened in self._unseen:
+            _let_go(opened)
+        self._unseen.clear()
         self._lists.close(finish=True)
         self.gallery.close_background()
 
@@ -148,13 +152,18 @@ class Desk(Table):
             self.leave()
         self.banner.say(f"Opening {path.name} …", plain=True)
 
+        def read() -> Opened:
+            opened = open_here(path, reviewer, anew=anew) if reading is None else reading.result()
+            self._unseen.append(opened)
+            return opened
+
         def show(opened: Opened) -> None:
+            self._unseen.remove(opened)
             if asked != self._asked:
                 _let_go(opened)
             else:
                 self.show(opened)
 
-        read = reading.result if reading is not None else partial(open_here, path, reviewer, anew=anew)
         self._background.do(read, show, self.account.refuse)
 
     def show(self, opened: Opened) -> None:

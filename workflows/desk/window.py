@@ -57,11 +57,12 @@ def reviewing(
 
     with ExitStack() as stack:
         plan = plan_of(path, queue)
+        # Before the case is opened, which nobody would close if this failed.
+        other = stack.enter_context(closing(describe(beside))) if beside is not None else None
         reading = begin_reading(plan.first, reviewer, mpp)
         napari = require("napari")
         _warm()
         opened = reading.result()
-        other = stack.enter_context(closing(describe(beside))) if beside is not None else None
         viewer = napari.Viewer(title=RUO)
         stack.callback(close_viewer, viewer)
         viewer.window.resize(*WINDOW)
